@@ -1,1 +1,35 @@
-//! Cofferdam share.
+//! A FUSE server over one directory tree of the host, for a client that is not trusted.
+//!
+//! A virtual machine's kernel mounts the tree (over virtio-fs, say) and sends FUSE requests; [`Server::handle`] answers them
+//! from the host's file system. The crate knows neither the device nor the hypervisor: a transport hands it bytes through
+//! [`transfer`].
+//!
+//! What it refuses to do, whatever the guest sends:
+//!
+//! * leave the tree: a node is a held handle, a name is one component below it, symbolic links are never followed, mount points
+//!   never crossed. No path is ever stored. What the *host's* user moves out of the tree stays reachable for a guest
+//!   that already holds it, as with any handle.
+//! * open or make anything but regular files and directories (and make symbolic links);
+//! * set or keep set-user-id and set-group-id, change owners, touch attributes outside `user.*`;
+//! * change anything when [`Config::read_only`] says so, whatever the guest's own mount options are;
+//! * wait for someone: no lock, FIFO or lease stops a thread of the server;
+//! * hold more than [`Limits`] say.
+//!
+//! The journey of a request: [`abi::parse`] makes a type of its bytes; the policy layer admits it or not; the operation works
+//! on nodes and open files that it finds by number; the host layer makes the call; the reply goes back through [`transfer::Writer`].
+//!
+//! The protocol ([`abi`]), the error numbers ([`errno`]) and [`transfer`] are the same everywhere. The server needs a host layer
+//! and so exists on Linux only, as yet.
+
+pub mod abi;
+pub mod errno;
+#[cfg(target_os = "linux")]
+mod host;
+#[cfg(target_os = "linux")]
+mod server;
+#[cfg(target_os = "linux")]
+mod sys;
+pub mod transfer;
+
+#[cfg(target_os = "linux")]
+pub use server::{CachePolicy, Config, Error, Fault, Limits, LockPolicy, Owner, Server};

@@ -96,20 +96,22 @@ impl HvError {
         const ENOENT: i32 = 2;
         const ENOMEM: i32 = 12;
         const EACCES: i32 = 13;
+        const EBUSY: i32 = 16;
         const EEXIST: i32 = 17;
         const ENODEV: i32 = 19;
         const EINVAL: i32 = 22;
         const ENFILE: i32 = 23;
         const EMFILE: i32 = 24;
         const ENOTTY: i32 = 25;
+        const ENOSPC: i32 = 28;
         const ENOSYS: i32 = 38;
         let kind = match errno {
             ENOENT | ENODEV => HvErrorKind::NotAvailable,
             EPERM | EACCES => HvErrorKind::NotPermitted,
-            ENOMEM | ENFILE | EMFILE => HvErrorKind::Exhausted,
+            ENOMEM | ENFILE | EMFILE | ENOSPC => HvErrorKind::Exhausted,
             ENOTTY | ENOSYS => HvErrorKind::Unsupported,
             EINVAL => HvErrorKind::InvalidArgument,
-            EEXIST => HvErrorKind::InvalidState,
+            EEXIST | EBUSY => HvErrorKind::InvalidState,
             _ => HvErrorKind::Other,
         };
         Self {
@@ -157,8 +159,10 @@ mod tests {
             (2, HvErrorKind::NotAvailable, Fault::Host, true),
             (13, HvErrorKind::NotPermitted, Fault::Host, true),
             (24, HvErrorKind::Exhausted, Fault::Host, true),
+            (28, HvErrorKind::Exhausted, Fault::Host, true),
             (25, HvErrorKind::Unsupported, Fault::Host, false),
             (22, HvErrorKind::InvalidArgument, Fault::Caller, false),
+            (16, HvErrorKind::InvalidState, Fault::Caller, false),
             (17, HvErrorKind::InvalidState, Fault::Caller, false),
             (5, HvErrorKind::Other, Fault::Host, false),
         ];

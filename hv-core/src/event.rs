@@ -30,6 +30,12 @@ impl Event {
         self.0.take()
     }
 
+    /// Whether `other` is a handle on the same event.
+    #[cfg(feature = "fake")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Blocks until the event is signalled, then consumes it.
     pub fn wait(&self) {
         self.0.wait();

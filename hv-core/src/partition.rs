@@ -60,7 +60,8 @@ pub trait GuestMap: Send + Sync {
 
 /// A mapped range; dropping it unmaps it, after which the guest's accesses are MMIO again.
 pub trait Mapping: Send {
-    /// Changes what the guest may do with it.
+    /// Changes what the guest may do with it. A vCPU that runs meanwhile may see the range unmapped
+    /// for a moment.
     ///
     /// # Errors
     /// The hypervisor refused.
@@ -127,7 +128,8 @@ impl DirtyPages {
     }
 }
 
-/// Tracking of pages that the guest wrote.
+/// Tracking of pages that the guest wrote. Its page tables may be among them, because some processors
+/// count a walk as a write; what this process wrote is not.
 pub trait DirtyLog: Send + Sync {
     /// Begins to track all RAM.
     ///

@@ -1,2 +1,28 @@
-//! coffer.
-fn main() {}
+//! `coffer`: runs commands in Cofferdam sandboxes from a terminal.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
+
+mod cli;
+mod doctor;
+mod failure;
+mod run;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // This program is its own vmm worker.
+    sandbox::worker::init();
+    match Cli::parse().command {
+        Command::Run(options) => run::main(&options),
+        Command::Doctor(options) => doctor::main(&options),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "coffer", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}

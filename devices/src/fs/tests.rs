@@ -1,0 +1,154 @@
+//! The file system device through the mock driver, with servers that know no FUSE.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::testkit::Driver;
+use crate::virtio::{Reader, Writer};
+
+/// The first request queue; 0 is the high-priority queue.
+const REQUESTS: usize = 1;
+
+/// Answers with the request backwards; what begins with `f` gets no reply, as a FORGET.
+#[derive(Default)]
+struct Mirror {
+    seen: Mutex<Vec<Vec<u8>>>,
+    resets: Mutex<u32>,
+}
+
+impl FsBackend for Mirror {
+    fn handle(&self, request: &mut Reader<'_>, reply: &mut Writer<'_>) -> usize {
+        let mut bytes = vec![0; request.remaining()];
+        request.read(&mut bytes);
+        self.seen.lock().unwrap().push(bytes.clone());
+        bytes.reverse();
+        reply.write(&bytes);
+        if bytes.last() == Some(&b'f') {
+            0
+        } else {
+            bytes.len()
+        }
+    }
+
+    fn reset(&self) {
+        *self.resets.lock().unwrap() += 1;
+    }
+}
+
+fn device(backend: &Arc<Mirror>) -> Fs {
+    Fs::new("work", 2, Arc::clone(backend) as Arc<dyn FsBackend>).unwrap()
+}
+
+crate::device_contract_tests!(|| device(&Arc::default()));
+
+#[test]
+fn the_configuration_names_the_share() {
+    for (tag, good) in [
+        ("work", true),
+        ("", false),
+        ("a\0b", false),
+        (&"x".repeat(36), true),
+        (&"x".repeat(37), false),
+        ("größe", true),
+    ] {
+        let backend = Arc::new(Mirror::default());
+        let device = Fs::new(tag, 3, backend);
+        assert_eq!(device.is_ok(), good, "{tag:?}");
+        assert_eq!(wire::config(tag, 3).is_some(), good, "{tag:?}");
+    }
+    let config = wire::config("work", 0x0403_0201).unwrap();
+    assert_eq!(&config[..5], b"work\0");
+    assert_eq!(config[36..], [1, 2, 3, 4]);
+    for queues in [0, MAX_REQUEST_QUEUES + 1, u32::MAX] {
+        let refused = Fs::new("work", queues, Arc::new(Mirror::default())).err();
+        assert_eq!(refused, Some(FsError::RequestQueues(queues)));
+    }
+}
+
+#[test]
+fn requests_are_answered_on_every_queue() {
+    let mut driver = Driver::running(Box::new(device(&Arc::default())));
+    for queue in 0..3 {
+        let answer = driver.request(queue, &[b"abc", b"de"], &[2, 10]);
+        assert_eq!(answer.written, 5);
+        assert_eq!(&answer.data[..5], b"edcba");
+    }
+}
+
+#[test]
+fn a_request_without_reply_comes_back_empty() {
+    let backend = Arc::new(Mirror::default());
+    let mut driver = Driver::running(Box::new(device(&backend)));
+    assert_eq!(driver.request(0, &[b"forget"], &[]).written, 0);
+    assert_eq!(driver.request(REQUESTS, &[b"forget"], &[64]).written, 0);
+    assert_eq!(
+        backend.seen.lock().unwrap().as_slice(),
+        [b"forget", b"forget"]
+    );
+}
+
+#[test]
+fn a_reply_longer_than_the_buffer_is_cut() {
+    let mut driver = Driver::running(Box::new(device(&Arc::default())));
+    let answer = driver.request(REQUESTS, &[b"abcdef"], &[4]);
+    assert_eq!((answer.written, answer.data.as_slice()), (4, &b"fedc"[..]));
+    assert_eq!(driver.request(REQUESTS, &[], &[4]).written, 0);
+    assert_eq!(driver.request(REQUESTS, &[b"abc"], &[]).written, 0);
+}
+
+#[test]
+fn a_reset_of_the_driver_reaches_the_server() {
+    let backend = Arc::new(Mirror::default());
+    let mut driver = Driver::running(Box::new(device(&backend)));
+    let before = *backend.resets.lock().unwrap();
+    driver.settle();
+    assert_eq!(
+        *backend.resets.lock().unwrap(),
+        before,
+        "a pause is no reset"
+    );
+    driver.reset();
+    assert_eq!(*backend.resets.lock().unwrap(), before + 1);
+    driver.init(u64::MAX);
+    assert_eq!(driver.request(REQUESTS, &[b"x"], &[1]).written, 1);
+}
+
+/// Holds requests that begin with `w` until it is told to go on.
+struct Slow {
+    entered: Mutex<Sender<()>>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl FsBackend for Slow {
+    fn handle(&self, request: &mut Reader<'_>, _reply: &mut Writer<'_>) -> usize {
+        let mut kind = [0];
+        request.read(&mut kind);
+        if kind == *b"w" {
+            self.entered.lock().unwrap().send(()).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
+        }
+        0
+    }
+
+    fn reset(&self) {}
+}
+
+#[test]
+fn a_slow_request_holds_up_its_own_queue_only() {
+    let ((entered, has_entered), (go, go_on)) = (channel(), channel());
+    let slow = Slow {
+        entered: Mutex::new(entered),
+        go_on: Mutex::new(go_on),
+    };
+    let device = Fs::new("work", 2, Arc::new(slow)).unwrap();
+    let mut driver = Driver::running(Box::new(device));
+    let wait = driver.readable(b"wait");
+    driver.push(REQUESTS, 0, &[wait]);
+    driver.kick(REQUESTS);
+    has_entered.recv().unwrap();
+    driver.request(REQUESTS + 1, &[b"quick"], &[]);
+    assert_eq!(driver.rings[REQUESTS].pop_used(), None);
+    go.send(()).unwrap();
+    driver.wait_used(REQUESTS);
+}

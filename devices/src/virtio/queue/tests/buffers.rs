@@ -1,0 +1,202 @@
+//! Reader and writer against a plain vector.
+
+use proptest::prelude::*;
+use vm_memory::VolatileSlice;
+
+use super::*;
+
+/// A step of a reader or writer: how many bytes, and by which way.
+type Step = (usize, u8);
+
+/// A queue with one chain: readable buffers of `lens`, then writable ones of the same. All are
+/// apart, so that writing past a buffer shows.
+fn chain_of(lens: &[u32]) -> (Bench, Vec<u8>) {
+    let mut bench = Bench::new(64);
+    let mut content = Vec::new();
+    let mut index = 0;
+    for flags in [0, Descriptor::WRITE] {
+        for len in lens {
+            let address = BUFFER + u64::from(index) * 0x100;
+            let data: Vec<u8> = (0..*len)
+                .map(|i| u8::try_from((u32::from(index) * 31 + i) % 256).unwrap())
+                .collect();
+            bench.ram.write_slice(&data, GuestAddress(address)).unwrap();
+            if flags == 0 {
+                content.extend(data);
+            }
+            let last = usize::from(index) + 1 == 2 * lens.len();
+            let next = if last { 0 } else { Descriptor::NEXT };
+            let descriptor = Descriptor {
+                address,
+                len: *len,
+                flags: flags | next,
+                next: index + 1,
+            };
+            bench.ring.set_descriptor(index, descriptor);
+            index += 1;
+        }
+    }
+    bench.ring.push(0);
+    (bench, content)
+}
+
+fn written(bench: &Bench, lens: &[u32]) -> Vec<u8> {
+    let first = u64::try_from(lens.len()).unwrap();
+    let parts = (first..).zip(lens).map(|(index, len)| {
+        let mut data = vec![0; usize::try_from(*len).unwrap()];
+        let address = GuestAddress(BUFFER + index * 0x100);
+        bench.ram.read_slice(&mut data, address).unwrap();
+        data
+    });
+    parts.flatten().collect()
+}
+
+fn copy_out(slices: &[VolatileSlice<'_>], data: &mut Vec<u8>) -> usize {
+    slices
+        .iter()
+        .map(|slice| {
+            let mut part = vec![0; slice.len()];
+            slice.copy_to(&mut part);
+            data.extend(part);
+            slice.len()
+        })
+        .sum()
+}
+
+proptest! {
+    #[test]
+    fn a_reader_gives_the_buffers_in_order(
+        lens in prop::collection::vec(0_u32..40, 1..20),
+        steps in prop::collection::vec((0_usize..60, 0_u8..4), 0..20),
+    ) {
+        let (bench, content) = chain_of(&lens);
+        let mut queue = bench.queue();
+        let chain = queue.pop().unwrap().unwrap();
+        let mut reader = chain.reader();
+        let mut rest = content.as_slice();
+        for (count, way) in steps {
+            prop_assert_eq!(reader.remaining(), rest.len());
+            let there = count.min(rest.len());
+            let mut data = vec![0; count];
+            match way {
+                0 => prop_assert_eq!(reader.read(&mut data), there),
+                1 => {
+                    let result = reader.read_exact(&mut data);
+                    let missing = count - there;
+                    prop_assert_eq!(result.err(), (missing > 0).then_some(ShortBuffer { missing }));
+                    if missing > 0 { continue; }
+                }
+                2 => {
+                    data.clear();
+                    let done = reader.drain_with(count, |slices| {
+                        Ok::<_, ()>(copy_out(slices, &mut data))
+                    });
+                    prop_assert_eq!(done, Ok(there));
+                }
+                _ => {
+                    let Ok((mut first, second)) = reader.clone().split_at(count) else {
+                        prop_assert!(count > rest.len());
+                        continue;
+                    };
+                    prop_assert_eq!(first.remaining(), count);
+                    first.read_exact(&mut data).unwrap();
+                    reader = second;
+                }
+            }
+            prop_assert_eq!(&data[..there], &rest[..there]);
+            rest = &rest[there..];
+        }
+    }
+
+    #[test]
+    fn a_writer_fills_the_buffers_in_order_and_nothing_else(
+        lens in prop::collection::vec(0_u32..40, 1..20),
+        steps in prop::collection::vec((0_usize..60, 0_u8..4), 0..20),
+    ) {
+        let (bench, _) = chain_of(&lens);
+        let before = written(&bench, &lens);
+        let mut queue = bench.queue();
+        let chain = queue.pop().unwrap().unwrap();
+        let expected = write_steps(chain.writer(), &steps, before);
+        chain.finish(0).unwrap();
+        prop_assert_eq!(written(&bench, &lens), expected);
+    }
+}
+
+/// Does `steps`, and returns what the buffers must hold then if they held `content`.
+fn write_steps(mut writer: Writer<'_>, steps: &[Step], mut content: Vec<u8>) -> Vec<u8> {
+    let mut at = 0;
+    for (round, (count, way)) in (1_u8..).zip(steps) {
+        let count = *count;
+        let room = content.len() - at;
+        assert_eq!(writer.available(), room);
+        let there = count.min(room);
+        let data = vec![round; count];
+        match way {
+            0 => assert_eq!(writer.write(&data), there),
+            1 if count > room => {
+                let missing = count - room;
+                assert_eq!(writer.write_all(&data), Err(ShortBuffer { missing }));
+                continue;
+            }
+            1 => writer.write_all(&data).unwrap(),
+            2 => {
+                let fill = |slices: &[VolatileSlice<'_>]| {
+                    let bytes = slices.iter().map(|slice| {
+                        slice.copy_from(&vec![round; slice.len()]);
+                        slice.len()
+                    });
+                    Ok::<_, ()>(bytes.sum())
+                };
+                assert_eq!(writer.fill_with(count, fill), Ok(there));
+            }
+            _ => {
+                let total = room;
+                let (mut first, second) = writer.split_at(there).unwrap();
+                first.write_all(&data[..there]).unwrap();
+                assert_eq!((first.available(), second.available()), (0, total - there));
+                writer = second;
+            }
+        }
+        content[at..at + there].fill(round);
+        at += there;
+    }
+    content
+}
+
+#[test]
+fn a_backend_that_does_less_moves_the_position_by_that() {
+    let (bench, content) = chain_of(&[10, 10]);
+    let mut queue = bench.queue();
+    let chain = queue.pop().unwrap().unwrap();
+    let (mut reader, mut writer) = (chain.reader(), chain.writer());
+    assert_eq!(reader.drain_with(15, |_| Ok::<_, ()>(12)), Ok(12));
+    assert_eq!(
+        reader.drain_with(15, |_| Err::<usize, _>("host")),
+        Err("host")
+    );
+    assert_eq!(reader.remaining(), 8);
+    let mut data = [0; 2];
+    reader.read_exact(&mut data).unwrap();
+    assert_eq!(data, content[12..14]);
+    assert_eq!(writer.fill_with(15, |_| Ok::<_, ()>(usize::MAX)), Ok(15));
+    assert_eq!((writer.available(), writer.written()), (5, 15));
+}
+
+#[test]
+fn objects_are_little_endian_and_whole_or_not_at_all() {
+    use zerocopy::little_endian::U32;
+    let (bench, content) = chain_of(&[6]);
+    let mut queue = bench.queue();
+    let chain = queue.pop().unwrap().unwrap();
+    let (mut reader, mut writer) = (chain.reader(), chain.writer());
+    let object: U32 = reader.read_obj().unwrap();
+    assert_eq!(object.get().to_le_bytes(), content[..4]);
+    assert_eq!(reader.read_obj::<U32>(), Err(ShortBuffer { missing: 2 }));
+    assert_eq!(reader.remaining(), 2);
+    writer.write_obj(&U32::new(0x0403_0201)).unwrap();
+    assert!(writer.write_obj(&U32::new(0)).is_err());
+    assert_eq!(writer.written(), 4);
+    drop(chain);
+    assert_eq!(written(&bench, &[6])[..4], [1, 2, 3, 4]);
+}

@@ -1,0 +1,203 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use sandbox::GuestFiles;
+
+const EXAMPLES: &str = "\
+Examples:
+  coffer run -- uname -a                        one command in a fresh Linux guest
+  coffer run -w . -- make test                  with the present directory shared, at the same path
+  coffer run -w . --read-only -- ls -l          the same, but nothing in it can be changed
+  coffer run -w . -it -- bash                   a shell
+  coffer doctor                                 what is missing on this host, and what to do
+
+The exit status is that of the command; 125 when the sandbox failed, 126 when the command cannot
+be executed, 127 when it is not found, 124 after --timeout.";
+
+/// Runs commands inside a microVM, on a shared workspace.
+#[derive(Debug, Parser)]
+#[command(name = "coffer", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command in a new sandbox, which ends with it
+    #[command(after_help = EXAMPLES)]
+    Run(RunOptions),
+    /// Check what a sandbox needs of this host
+    Doctor(DoctorOptions),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The guest's files.
+#[derive(Debug, Args)]
+pub(crate) struct GuestOptions {
+    /// Folder with the guest's files, as `cargo xtask guest` makes it
+    #[arg(long, value_name = "DIR", env = "COFFERDAM_GUEST")]
+    guest: Option<PathBuf>,
+    /// Kernel: a 64-bit ELF with PVH entry, or a bzImage
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Initial RAM file system
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Root image (EROFS)
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+}
+
+impl GuestOptions {
+    /// The files that are meant.
+    pub(crate) fn files(&self) -> GuestFiles {
+        let mut files = self.guest.as_deref().map_or_else(GuestFiles::locate, GuestFiles::in_folder);
+        files.kernel = self.kernel.clone().unwrap_or(files.kernel);
+        files.initrd = self.initrd.clone().unwrap_or(files.initrd);
+        files.root = self.root.clone().or(files.root);
+        files
+    }
+}
+
+/// `coffer run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    /// Directory to share with the guest, at the same path; the command starts in it
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workspace: Option<PathBuf>,
+    /// Nothing in the workspace can be changed
+    #[arg(long, requires = "workspace")]
+    pub(crate) read_only: bool,
+    /// Processors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) cpus: u32,
+    /// Memory, e.g. 512M or 2G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size_mib)]
+    pub(crate) memory: u64,
+    /// Set a variable for the command; only its name: with the value it has here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// User of the guest who runs the command: a name or UID[:GID]
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Directory in which the command starts
+    #[arg(long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// End the command after this time, e.g. 90s, 10m, 1h
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Pass on standard input (it always is when it is not a terminal)
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal (the default when standard input and output are one)
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Append the guest's console to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) console_log: Option<PathBuf>,
+    /// Give the guest a serial port, as a stock kernel needs for its console
+    #[arg(long)]
+    pub(crate) serial: bool,
+    /// Add a word to the kernel's command line
+    #[arg(long, value_name = "WORD")]
+    pub(crate) kernel_arg: Vec<String>,
+    /// Print when each phase of the start was reached, to standard error
+    #[arg(long)]
+    pub(crate) timeline: bool,
+    /// Print the timeline and errors as JSON lines, to standard error
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) guest: GuestOptions,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `coffer doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorOptions {
+    /// Print the checks as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) guest: GuestOptions,
+}
+
+/// A size with an optional unit (K, M, G, T; bytes without) in whole MiB.
+fn parse_size_mib(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text.strip_prefix(digits).unwrap_or_default().to_ascii_lowercase();
+    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(format!("unknown unit in {text}: use K, M, G or T")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text} is not a size, e.g. 512M"))?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is too much"))?;
+    Ok(bytes >> 20)
+}
+
+/// A number with an optional unit (ms, s, m, h; seconds without).
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| format!("{text} is not a duration, e.g. 90s"))?;
+    let millis = match text.strip_prefix(digits).unwrap_or_default() {
+        "ms" => Some(number),
+        "" | "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => return Err(format!("unknown unit in {text}: use ms, s, m or h")),
+    };
+    millis.map(Duration::from_millis).ok_or_else(|| format!("{text} is too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, mib) in [("512M", 512), ("2G", 2048), ("2GiB", 2048), ("1048576", 1), ("0", 0), ("64mb", 64)] {
+            assert_eq!(parse_size_mib(text), Ok(mib), "{text}");
+        }
+        for text in ["", "M", "1X", "-1", "99999999999T"] {
+            assert!(parse_size_mib(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [("90s", 90_000), ("90", 90_000), ("250ms", 250), ("2m", 120_000), ("1h", 3_600_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "1d", "1.5s", "99999999999999999h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_command_is_its_own() {
+        let cli = Cli::parse_from(["coffer", "run", "--cpus", "2", "--", "ls", "--cpus", "-l"]);
+        let Command::Run(options) = cli.command else { panic!("not run") };
+        assert_eq!((options.cpus, options.command), (2, vec!["ls".into(), "--cpus".into(), "-l".into()]));
+    }
+}

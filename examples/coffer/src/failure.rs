@@ -1,0 +1,47 @@
+//! Failures: one line on standard error and an exit status as `docker run` has them.
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use sandbox::agent::AgentError;
+use sandbox::Error;
+
+/// The sandbox itself failed.
+pub(crate) const SANDBOX_FAILED: u8 = 125;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+/// The command was ended by `--timeout`, as `timeout(1)` has it.
+pub(crate) const TIMED_OUT: u8 = 124;
+
+/// A message with the chain of its sources, in one line.
+pub(crate) fn one_line(error: &Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        source = error.source();
+    }
+    line.replace(['\n', '\r'], " ")
+}
+
+/// Prints the failure and gives the exit status for it.
+pub(crate) fn report(error: &Error, json: bool) -> ExitCode {
+    let line = one_line(error);
+    if json {
+        let fault = format!("{:?}", error.fault()).to_lowercase();
+        eprintln!("{}", serde_json::json!({ "error": line, "fault": fault }));
+    } else {
+        eprintln!("coffer: {line}");
+    }
+    ExitCode::from(status(error))
+}
+
+fn status(error: &Error) -> u8 {
+    use sandbox::protocol::ExecFailure::{NoSuchDirectory, NotExecutable, NotFound};
+    match error {
+        Error::Agent(AgentError::Refused(NotFound)) => NOT_FOUND,
+        Error::Agent(AgentError::Refused(NotExecutable | NoSuchDirectory)) => NOT_EXECUTABLE,
+        _ => SANDBOX_FAILED,
+    }
+}

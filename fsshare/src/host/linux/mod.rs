@@ -1,0 +1,252 @@
+//! Linux: nodes are `O_PATH` descriptors, names are resolved by `openat2`.
+//!
+//! Every resolution is one component, beneath its directory, without symbolic links, magic links or mount points. A node
+//! is opened for I/O through the held directory of the process's own descriptors, which leads to exactly the object that
+//! the descriptor stands for, whatever happened to its name since.
+
+mod directory;
+mod file;
+mod tree;
+mod xattr;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, StatxFlags};
+use rustix::path::DecInt;
+
+pub(crate) use directory::{Directory, Next};
+pub(crate) use file::{File, LockRequest};
+
+use super::{Attributes, Identity, Kind, Space, Time};
+use crate::abi::{Name, OpenFlags};
+use crate::errno::Errno;
+
+/// No way out of the directory, and no way through anything but directories.
+const CONFINED: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV)
+    .union(ResolveFlags::NO_SYMLINKS);
+
+/// Flags of every node handle.
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Flags of every open for I/O. `NONBLOCK` means nothing for regular files, except that an open does not wait for a lease.
+const OPEN: OFlags = OFlags::CLOEXEC
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+
+/// A node of the tree: a handle that neither reads nor writes and that no rename can redirect.
+#[derive(Debug)]
+pub(crate) struct Node(OwnedFd);
+
+impl AsFd for Node {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// How a file is to be opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AccessMode(OFlags);
+
+impl AccessMode {
+    /// For reading only.
+    pub(crate) const READ: Self = Self(OFlags::RDONLY);
+    /// For writing only.
+    pub(crate) const WRITE: Self = Self(OFlags::WRONLY);
+    /// For both.
+    pub(crate) const BOTH: Self = Self(OFlags::RDWR);
+
+    /// What the guest asked for.
+    ///
+    /// A client that caches writes reads the rest of a page before it writes one, and knows the end of the file better
+    /// than the host: for it, writing implies reading, and appending is its own business.
+    pub(crate) fn from_guest(flags: OpenFlags, client_caches_writes: bool) -> Self {
+        let mut host =
+            if flags.contains(OpenFlags::RDWR) || (flags.writes() && client_caches_writes) {
+                OFlags::RDWR
+            } else if flags.writes() {
+                OFlags::WRONLY
+            } else {
+                OFlags::RDONLY
+            };
+        host.set(
+            OFlags::APPEND,
+            flags.contains(OpenFlags::APPEND) && !client_caches_writes,
+        );
+        host.set(OFlags::TRUNC, flags.contains(OpenFlags::TRUNC));
+        host.set(OFlags::SYNC, flags.contains(OpenFlags::SYNC));
+        host.set(OFlags::DSYNC, flags.contains(OpenFlags::DSYNC));
+        Self(host)
+    }
+}
+
+/// Something that this module needs of the machine and that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Requirement {
+    /// `/proc` of this process.
+    Proc,
+    /// `openat2` (Linux 5.6), or a root that is a directory.
+    Confinement,
+}
+
+/// The calls that need more than a node.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// `/proc/self/fd`, held because the path may not lead there any more once the process is confined.
+    descriptors: OwnedFd,
+    /// The root, open for reading: `syncfs` takes no `O_PATH` handle.
+    root: OwnedFd,
+}
+
+impl Host {
+    /// Takes hold of the tree below `root`, and of what is needed to work in it. Also returns the root as a node.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what is opened below takes the place of `root`, which is closed"
+    )]
+    pub(crate) fn new(root: OwnedFd) -> Result<(Self, Node), (Requirement, rustix::io::Errno)> {
+        let needs = |requirement| move |error| (requirement, error);
+        let descriptors = own_descriptors().map_err(needs(Requirement::Proc))?;
+        let confined = |flags| {
+            rustix::fs::openat2(
+                &root,
+                c".",
+                flags | OFlags::DIRECTORY,
+                Mode::empty(),
+                CONFINED,
+            )
+        };
+        let node = confined(HANDLE).map_err(needs(Requirement::Confinement))?;
+        let root = confined(OFlags::RDONLY | OPEN).map_err(needs(Requirement::Confinement))?;
+        Ok((Self { descriptors, root }, Node(node)))
+    }
+
+    /// The user and group whose files are the guest owner's.
+    pub(crate) fn owner() -> (u32, u32) {
+        (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        )
+    }
+
+    /// How many descriptors this process may have, or `None` for no limit.
+    pub(crate) fn descriptor_limit() -> Option<u64> {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+
+    /// Finds `name` in the directory `parent`. A symbolic link is found, not followed.
+    pub(crate) fn lookup(&self, parent: &Node, name: Name<'_>) -> Result<Node, Errno> {
+        Ok(Node(rustix::fs::openat2(
+            parent,
+            name.as_c_str(),
+            HANDLE,
+            Mode::empty(),
+            CONFINED,
+        )?))
+    }
+
+    /// Another handle on what `file` has open.
+    pub(crate) fn node_of(&self, file: &File) -> Result<Node, Errno> {
+        let name = DecInt::from_fd(file);
+        Ok(Node(rustix::fs::openat(
+            &self.descriptors,
+            name,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?))
+    }
+
+    /// Opens a regular file for I/O. Anything else is refused: opening a FIFO blocks, opening a device acts.
+    ///
+    /// Also returns the attributes from before the open.
+    pub(crate) fn open(&self, node: &Node, mode: AccessMode) -> Result<(File, Attributes), Errno> {
+        let attributes = node.attributes()?;
+        match attributes.kind() {
+            Kind::Regular => Ok((File::new(self.reopen(node, mode.0)?), attributes)),
+            Kind::Directory => Err(Errno::EISDIR),
+            Kind::Symlink => Err(Errno::ELOOP),
+            Kind::Special => Err(Errno::EPERM),
+        }
+    }
+
+    /// Opens a directory for listing.
+    pub(crate) fn open_directory(&self, node: &Node) -> Result<Directory, Errno> {
+        if node.attributes()?.kind() != Kind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok(Directory::new(
+            self.reopen(node, OFlags::RDONLY | OFlags::DIRECTORY)?,
+        ))
+    }
+
+    /// Whoever calls this has seen that `node` is a regular file or a directory; a node never changes its type.
+    fn reopen(&self, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
+        Ok(rustix::fs::openat(
+            &self.descriptors,
+            DecInt::from_fd(node),
+            flags | OPEN,
+            Mode::empty(),
+        )?)
+    }
+
+    /// Makes the file system that holds the tree durable.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        Ok(rustix::fs::syncfs(&self.root)?)
+    }
+}
+
+fn own_descriptors() -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let descriptors = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())?;
+    if rustix::fs::fstatfs(&descriptors)?.f_type == PROC_SUPER_MAGIC {
+        Ok(descriptors)
+    } else {
+        Err(rustix::io::Errno::NODEV)
+    }
+}
+
+impl Node {
+    /// The node's attributes now.
+    pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let stat = rustix::fs::statx(&self.0, c"", AtFlags::EMPTY_PATH, wanted)?;
+        let time = |stamp: rustix::fs::StatxTimestamp| Time {
+            seconds: stamp.tv_sec,
+            nanos: stamp.tv_nsec,
+        };
+        let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        Ok(Attributes {
+            identity: Identity {
+                device: (stat.stx_dev_major, stat.stx_dev_minor),
+                inode: stat.stx_ino,
+            },
+            mode: u32::from(stat.stx_mode),
+            links: stat.stx_nlink,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            size: stat.stx_size,
+            blocks: stat.stx_blocks,
+            io_size: stat.stx_blksize,
+            accessed: time(stat.stx_atime),
+            modified: time(stat.stx_mtime),
+            changed: time(stat.stx_ctime),
+            born: has_birth.then(|| time(stat.stx_btime)),
+        })
+    }
+
+    /// Sizes of the file system that holds the node.
+    pub(crate) fn space(&self) -> Result<Space, Errno> {
+        let stat = rustix::fs::fstatvfs(&self.0)?;
+        Ok(Space {
+            blocks: stat.f_blocks,
+            free: stat.f_bfree,
+            available: stat.f_bavail,
+            inodes: stat.f_files,
+            inodes_free: stat.f_ffree,
+            io_size: stat.f_bsize,
+            block_size: stat.f_frsize,
+            longest_name: stat.f_namemax,
+        })
+    }
+}

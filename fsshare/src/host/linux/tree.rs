@@ -1,0 +1,228 @@
+//! Changes to names and attributes.
+
+use rustix::fs::{Access, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::path::DecInt;
+
+use super::{AccessMode, CONFINED, File, Host, Kind, Node, OPEN};
+use crate::abi::{Name, RenameMode, Target};
+use crate::errno::Errno;
+use crate::host::{NewTime, SETTABLE_MODE};
+
+/// What a new file may not have: an old content, an old type, or an open that waits.
+const FRESH: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW);
+
+impl Host {
+    /// Makes a regular file and opens it; fails with `EEXIST` if the name is taken, by whatever.
+    pub(crate) fn create(
+        &self,
+        parent: &Node,
+        name: Name<'_>,
+        mode: u32,
+        access: AccessMode,
+    ) -> Result<(File, Node), Errno> {
+        let flags = (access.0 | FRESH | OPEN).difference(OFlags::TRUNC);
+        let file = File::new(rustix::fs::openat2(
+            parent,
+            name.as_c_str(),
+            flags,
+            permissions(mode),
+            CONFINED,
+        )?);
+        self.settle(file, mode)
+    }
+
+    /// Makes a regular file without a name. It can get one by [`Host::link`] unless `exclusive`.
+    pub(crate) fn create_unnamed(
+        &self,
+        parent: &Node,
+        mode: u32,
+        access: AccessMode,
+        exclusive: bool,
+    ) -> Result<(File, Node), Errno> {
+        let mut flags = (access.0 | OFlags::TMPFILE | OPEN).difference(OFlags::TRUNC);
+        flags.set(OFlags::EXCL, exclusive);
+        let file = File::new(rustix::fs::openat2(
+            parent,
+            c".",
+            flags,
+            permissions(mode),
+            CONFINED,
+        )?);
+        self.settle(file, mode)
+    }
+
+    fn settle(&self, file: File, mode: u32) -> Result<(File, Node), Errno> {
+        let node = self.node_of(&file)?;
+        self.grant(&node, mode)?;
+        Ok((file, node))
+    }
+
+    /// Makes a directory.
+    pub(crate) fn make_directory(
+        &self,
+        parent: &Node,
+        name: Name<'_>,
+        mode: u32,
+    ) -> Result<Node, Errno> {
+        rustix::fs::mkdirat(parent, name.as_c_str(), permissions(mode))?;
+        let node = self.lookup(parent, name)?;
+        // Someone on the host may have put something else there meanwhile; its mode is not ours to set.
+        if node.attributes()?.kind() == Kind::Directory {
+            self.grant(&node, mode)?;
+        }
+        Ok(node)
+    }
+
+    /// Gives a new node the bits that the guest asked for and that this process's `umask` took away.
+    fn grant(&self, node: &Node, mode: u32) -> Result<(), Errno> {
+        let wanted = mode & 0o777;
+        if node.attributes()?.mode & 0o777 == wanted {
+            Ok(())
+        } else {
+            self.set_mode(node, mode)
+        }
+    }
+
+    /// Makes a symbolic link. Nothing here ever follows it.
+    pub(crate) fn make_symlink(
+        &self,
+        parent: &Node,
+        name: Name<'_>,
+        target: Target<'_>,
+    ) -> Result<Node, Errno> {
+        rustix::fs::symlinkat(target.as_c_str(), parent, name.as_c_str())?;
+        self.lookup(parent, name)
+    }
+
+    /// Gives `node` another name.
+    pub(crate) fn link(&self, node: &Node, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
+        // By way of the descriptor's own link: an empty path would need a capability.
+        let source = DecInt::from_fd(node);
+        Ok(rustix::fs::linkat(
+            &self.descriptors,
+            source,
+            parent,
+            name.as_c_str(),
+            AtFlags::SYMLINK_FOLLOW,
+        )?)
+    }
+
+    /// Removes a name that is not a directory's.
+    pub(crate) fn unlink(&self, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
+        Ok(rustix::fs::unlinkat(
+            parent,
+            name.as_c_str(),
+            AtFlags::empty(),
+        )?)
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_directory(&self, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
+        Ok(rustix::fs::unlinkat(
+            parent,
+            name.as_c_str(),
+            AtFlags::REMOVEDIR,
+        )?)
+    }
+
+    /// Moves or exchanges names. Whiteouts are device nodes, so they are refused.
+    pub(crate) fn rename(
+        &self,
+        from: (&Node, Name<'_>),
+        to: (&Node, Name<'_>),
+        mode: RenameMode,
+    ) -> Result<(), Errno> {
+        if mode.contains(RenameMode::WHITEOUT) {
+            return Err(Errno::EINVAL);
+        }
+        let flags = rustix::fs::RenameFlags::from_bits_truncate(mode.bits());
+        Ok(rustix::fs::renameat_with(
+            from.0,
+            from.1.as_c_str(),
+            to.0,
+            to.1.as_c_str(),
+            flags,
+        )?)
+    }
+
+    /// The text of a symbolic link.
+    pub(crate) fn read_link(&self, node: &Node, text: &mut Vec<u8>) -> Result<(), Errno> {
+        if node.attributes()?.kind() != Kind::Symlink {
+            return Err(Errno::EINVAL);
+        }
+        let read = rustix::fs::readlinkat(node, c"", std::mem::take(text))?;
+        *text = read.into_bytes();
+        Ok(())
+    }
+
+    /// Sets permission bits; set-user-id and set-group-id are always taken away.
+    pub(crate) fn set_mode(&self, node: &Node, mode: u32) -> Result<(), Errno> {
+        // A link has no mode of its own; whether the host lets one be set depends on its version.
+        if node.attributes()?.kind() == Kind::Symlink {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let mode = Mode::from_bits_truncate(mode & SETTABLE_MODE);
+        Ok(rustix::fs::chmodat(
+            &self.descriptors,
+            DecInt::from_fd(node),
+            mode,
+            AtFlags::empty(),
+        )?)
+    }
+
+    /// Takes set-user-id and set-group-id away from a regular file that has them.
+    pub(crate) fn drop_privilege_bits(&self, node: &Node) -> Result<(), Errno> {
+        let attributes = node.attributes()?;
+        if attributes.has_privilege_bits() {
+            self.set_mode(node, attributes.mode)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether this process may access the node so; `mask` as in `access`.
+    pub(crate) fn may_access(&self, node: &Node, mask: u32) -> Result<(), Errno> {
+        if node.attributes()?.kind() == Kind::Symlink {
+            return Ok(());
+        }
+        let access = u8::try_from(mask)
+            .ok()
+            .and_then(|bits| Access::from_bits(bits.into()))
+            .ok_or(Errno::EINVAL)?;
+        Ok(rustix::fs::accessat(
+            &self.descriptors,
+            DecInt::from_fd(node),
+            access,
+            AtFlags::EACCESS,
+        )?)
+    }
+}
+
+impl Node {
+    /// Sets the time stamps.
+    pub(crate) fn set_times(&self, accessed: NewTime, modified: NewTime) -> Result<(), Errno> {
+        let times = Timestamps {
+            last_access: timespec(accessed),
+            last_modification: timespec(modified),
+        };
+        Ok(rustix::fs::utimensat(
+            self,
+            c"",
+            &times,
+            AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
+        )?)
+    }
+}
+
+fn timespec(time: NewTime) -> Timespec {
+    let (tv_sec, tv_nsec) = match time {
+        NewTime::Keep => (0, UTIME_OMIT),
+        NewTime::Now => (0, UTIME_NOW),
+        NewTime::At(at) => (at.seconds, at.nanos.into()),
+    };
+    Timespec { tv_sec, tv_nsec }
+}
+
+fn permissions(mode: u32) -> Mode {
+    Mode::from_bits_truncate(mode & SETTABLE_MODE)
+}

@@ -1,0 +1,179 @@
+//! What the embedder decides.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// Everything that a [`Server`](super::Server) needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// The directory that the guest sees as its root, open in any mode (`O_PATH` will do).
+    pub root: OwnedFd,
+    /// Whether every request that would change the tree fails with `EROFS`.
+    pub read_only: bool,
+    /// Who the host user's files belong to in the guest.
+    pub owner: Owner,
+    /// How long the guest may trust what it was told.
+    pub cache: CachePolicy,
+    /// Where locks are kept.
+    pub locks: LockPolicy,
+    /// How much the guest may make the server hold.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// A writable share of `root` with the defaults of everything else.
+    pub fn new(root: OwnedFd) -> Self {
+        Self {
+            root,
+            read_only: false,
+            owner: Owner::default(),
+            cache: CachePolicy::default(),
+            locks: LockPolicy::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A user and a group of the guest.
+///
+/// Files of the user and group that the server runs as appear as theirs; all others as 65534 (`nobody`). Giving a file to
+/// them succeeds and changes nothing; giving it to anyone else fails with `EPERM`. The default is root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// User id in the guest.
+    pub uid: u32,
+    /// Group id in the guest.
+    pub gid: u32,
+}
+
+/// How stale the guest's view may be. The host may change the tree at any time and the guest is not told, so
+/// these times bound how long it takes to notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachePolicy {
+    /// How long a name's node may be remembered.
+    pub names: Duration,
+    /// How long attributes may be remembered.
+    pub attributes: Duration,
+    /// Whether a file's cached pages outlive its close. They are dropped in any case when size or time of change differ.
+    pub keep_pages: bool,
+    /// Whether the guest may hold written data back. Only for trees that nobody on the host touches meanwhile.
+    pub writeback: bool,
+}
+
+impl Default for CachePolicy {
+    /// One second for names and attributes, pages dropped at close, no write-back.
+    fn default() -> Self {
+        let moment = Duration::from_secs(1);
+        Self {
+            names: moment,
+            attributes: moment,
+            keep_pages: false,
+            writeback: false,
+        }
+    }
+}
+
+/// Where the locks of the guest's programs are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockPolicy {
+    /// In the guest's kernel: full semantics among the guest's programs, waiting included, and interruptible. The host's
+    /// programs neither see these locks nor can be stopped by them.
+    #[default]
+    Guest,
+    /// On the host, shared with its programs, as `flock` and open-file record locks.
+    ///
+    /// A wait cannot be offered: virtio-fs has no way to interrupt one, so the guest's program could not be killed, and a
+    /// waiting server thread might be the one that the unlock needs. A lock that is not free is refused with `EAGAIN`, also when
+    /// the guest asked to wait.
+    Host,
+}
+
+/// Caps on what the guest can make the server hold. Reaching one gives the guest an error and does nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open files and directories, and owners of record locks. One descriptor each.
+    pub max_handles: usize,
+    /// Nodes that the guest holds. One descriptor each.
+    pub max_inodes: usize,
+    /// Most bytes in one READ or WRITE: a multiple of 4096 in `4096..=1 MiB`.
+    pub max_write: u32,
+}
+
+impl Default for Limits {
+    /// 16 Ki handles, 1 Mi nodes, 1 MiB. The limit on the process's descriptors caps the first two further.
+    fn default() -> Self {
+        Self {
+            max_handles: 16 << 10,
+            max_inodes: 1 << 20,
+            max_write: 1 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Descriptors that the rest of the process keeps, whatever the guest does.
+    pub const RESERVED_DESCRIPTORS: usize = 256;
+
+    /// Fewer than this for the share make it useless.
+    pub(super) const FEWEST_DESCRIPTORS: usize = 64;
+
+    /// The limits that hold when the process may have `descriptors` of them: handles get at most a quarter of what is left
+    /// to the share, nodes the rest. `None` if that is too little to work with.
+    pub(super) fn within(self, descriptors: Option<u64>) -> Option<Self> {
+        let Some(descriptors) = descriptors else {
+            return Some(self);
+        };
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let share = descriptors.saturating_sub(Self::RESERVED_DESCRIPTORS);
+        if share < Self::FEWEST_DESCRIPTORS {
+            return None;
+        }
+        let max_handles = self.max_handles.min(share / 4);
+        Some(Self {
+            max_handles,
+            max_inodes: self.max_inodes.min(share - max_handles),
+            ..self
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptor_limit_is_shared_out_and_never_exceeded() {
+        for descriptors in [320, 1024, 20_000, 1 << 20, u64::MAX] {
+            let limits = Limits::default().within(Some(descriptors)).unwrap();
+            let held =
+                (limits.max_handles + limits.max_inodes + Limits::RESERVED_DESCRIPTORS) as u64;
+            assert!(held <= descriptors, "{descriptors}: {limits:?}");
+            assert!(
+                limits.max_handles > 0 && limits.max_inodes > 0,
+                "{descriptors}: {limits:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn smaller_wishes_are_kept() {
+        let wish = Limits {
+            max_handles: 3,
+            max_inodes: 5,
+            max_write: 4096,
+        };
+        assert_eq!(wish.within(Some(1 << 20)), Some(wish));
+        assert_eq!(wish.within(None), Some(wish));
+    }
+
+    #[test]
+    fn a_process_without_descriptors_to_spare_gets_no_share() {
+        for descriptors in [0, 1, 256, 319] {
+            assert_eq!(
+                Limits::default().within(Some(descriptors)),
+                None,
+                "{descriptors}"
+            );
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What can go wrong beyond an error that the guest is told of.
+
+use std::io;
+
+use thiserror::Error;
+
+use super::config::Limits;
+use crate::abi::ParseError;
+
+/// Who has to mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The guest broke the protocol.
+    Guest,
+    /// The host lacks something or failed.
+    Host,
+    /// The program that embeds the server.
+    Caller,
+}
+
+/// Why there is no server, or no reply.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The root cannot be used.
+    #[error(
+        "the host does not open the share's root as a confined directory; give a directory that this user may read, on Linux 5.6 or later"
+    )]
+    Root(#[source] io::Error),
+    /// `/proc/self/fd` cannot be used.
+    #[error(
+        "the host's /proc/self/fd is not to be had; mount /proc, and make the server before confining the process"
+    )]
+    Proc(#[source] io::Error),
+    /// Too few descriptors.
+    #[error(
+        "the host lets this process have {limit} descriptors and a share needs {}; raise RLIMIT_NOFILE",
+        Limits::RESERVED_DESCRIPTORS + Limits::FEWEST_DESCRIPTORS
+    )]
+    Descriptors {
+        /// The limit.
+        limit: u64,
+    },
+    /// `max_write` is out of range.
+    #[error("the caller asked for writes of {0} bytes; choose a multiple of 4096 up to 1 MiB")]
+    MaxWrite(u32),
+    /// The request is none, and there is nobody to tell so. Complete it with 0 bytes.
+    #[error("a request was dropped")]
+    Request(#[from] ParseError),
+    /// The guest left too little room for any reply. Complete the request with 0 bytes.
+    #[error("the guest left {available} bytes for a reply, which takes at least 16")]
+    NoRoom {
+        /// Room that was there, bytes.
+        available: usize,
+    },
+    /// The transport failed to move bytes. Complete the request with 0 bytes.
+    #[error("the transport did not move the bytes of a request or reply")]
+    Transfer(#[source] io::Error),
+}
+
+impl Error {
+    /// Whose fault it was.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Root(_) | Self::MaxWrite(_) | Self::Transfer(_) => Fault::Caller,
+            Self::Proc(_) | Self::Descriptors { .. } => Fault::Host,
+            Self::Request(_) | Self::NoRoom { .. } => Fault::Guest,
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Operations on open files.
+
+use std::sync::Arc;
+
+use super::Server;
+use super::budget::Place;
+use super::handles::{Open, OpenFile};
+use super::inodes::Inode;
+use super::scratch::{Answer, Scratch};
+use crate::abi::{FallocateMode, Name, OpenFlags, OpenReply, wire};
+use crate::errno::Errno;
+use crate::host::{AccessMode, Attributes, File, Node};
+
+/// Most bytes that one COPY_FILE_RANGE copies: it runs in the host's kernel and cannot be stopped. The guest asks again for the rest.
+const LONGEST_COPY: u64 = 64 << 20;
+/// `SEEK_DATA`.
+const SEEK_DATA: u32 = 3;
+/// `SEEK_HOLE`.
+const SEEK_HOLE: u32 = 4;
+
+impl Server {
+    /// OPEN.
+    pub(super) fn open(&self, node: u64, flags: OpenFlags) -> Result<wire::OpenOut, Errno> {
+        let inode = self.inodes.get(node)?;
+        let place = self.handle_budget.take()?;
+        let (file, attributes) = self.open_node(&inode.node, flags)?;
+        Ok(self.opened(
+            inode,
+            file,
+            flags.writes() && attributes.has_privilege_bits(),
+            place,
+        ))
+    }
+
+    fn open_node(&self, node: &Node, flags: OpenFlags) -> Result<(File, Attributes), Errno> {
+        if flags.contains(OpenFlags::TRUNC) {
+            self.host.drop_privilege_bits(node)?;
+        }
+        self.host.open(node, self.access_mode(flags))
+    }
+
+    fn access_mode(&self, flags: OpenFlags) -> AccessMode {
+        AccessMode::from_guest(flags, self.session.caches_writes())
+    }
+
+    fn opened(
+        &self,
+        inode: Arc<Inode>,
+        file: File,
+        privileged: bool,
+        place: Place,
+    ) -> wire::OpenOut {
+        let mut reply = OpenReply::empty();
+        reply.set(OpenReply::KEEP_CACHE, self.cache.keep_pages);
+        let fh = self.files.insert(Open::new(inode, file, privileged, place));
+        wire::OpenOut {
+            fh,
+            open_flags: reply.bits(),
+            backing_id: 0,
+        }
+    }
+
+    /// CREATE: makes the file if it is not there, then opens it.
+    pub(super) fn create(
+        &self,
+        parent: u64,
+        name: Name<'_>,
+        flags: OpenFlags,
+        mode: u32,
+    ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
+        let parent = self.inodes.get(parent)?;
+        let places = (self.inodes.reserve()?, self.handle_budget.take()?);
+        match self
+            .host
+            .create(&parent.node, name, mode, self.access_mode(flags))
+        {
+            Ok((file, node)) => self.created(file, node, false, places),
+            Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => {
+                let node = self.host.lookup(&parent.node, name)?;
+                let (file, attributes) = self.open_node(&node, flags)?;
+                self.created(
+                    file,
+                    node,
+                    flags.writes() && attributes.has_privilege_bits(),
+                    places,
+                )
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// TMPFILE.
+    pub(super) fn create_unnamed(
+        &self,
+        parent: u64,
+        flags: OpenFlags,
+        mode: u32,
+    ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
+        let parent = self.inodes.get(parent)?;
+        let places = (self.inodes.reserve()?, self.handle_budget.take()?);
+        let exclusive = flags.contains(OpenFlags::EXCL);
+        let (file, node) =
+            self.host
+                .create_unnamed(&parent.node, mode, self.access_mode(flags), exclusive)?;
+        self.created(file, node, false, places)
+    }
+
+    fn created(
+        &self,
+        file: File,
+        node: Node,
+        privileged: bool,
+        places: (Place, Place),
+    ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
+        let attributes = node.attributes()?;
+        let inode = self.inodes.adopt(node, &attributes, Some(places.0))?;
+        let entry = self.entry_out(&inode, &attributes);
+        Ok((entry, self.opened(inode, file, privileged, places.1)))
+    }
+
+    /// READ.
+    pub(super) fn read(
+        &self,
+        node: u64,
+        fh: u64,
+        offset: u64,
+        size: u32,
+        scratch: &mut Scratch,
+    ) -> Result<Answer, Errno> {
+        let open = self.files.get(fh, node)?;
+        if size > self.max_transfer {
+            return Err(Errno::EINVAL);
+        }
+        // A reply that is shorter than asked would say that the file ends there, so what does not fit is refused.
+        let size = scratch.expect_room(size)?;
+        range(offset, size as u64, Errno::EINVAL)?;
+        open.object
+            .read_at(scratch.content(size), offset)
+            .map(Answer::Content)
+    }
+
+    /// WRITE.
+    pub(super) fn write(
+        &self,
+        node: u64,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<wire::WriteOut, Errno> {
+        let open = self.files.get(fh, node)?;
+        if data.len() as u64 > self.max_transfer.into() {
+            return Err(Errno::EINVAL);
+        }
+        range(offset, data.len() as u64, Errno::EFBIG)?;
+        open.before_change(&self.host)?;
+        let written = open.object.write_at(data, offset)?;
+        Ok(wire::WriteOut {
+            size: u32::try_from(written).unwrap_or(u32::MAX),
+            padding: 0,
+        })
+    }
+
+    /// FLUSH: one descriptor of the guest was closed, which ends its record locks on the file.
+    pub(super) fn flush(&self, node: u64, fh: u64, lock_owner: u64) -> Result<(), Errno> {
+        let open = self.files.get(fh, node)?;
+        open.inode.lock_owners().remove(&lock_owner);
+        Ok(())
+    }
+
+    /// FSYNC.
+    pub(super) fn sync_file(&self, node: u64, fh: u64, data_only: bool) -> Result<(), Errno> {
+        self.files.get(fh, node)?.object.sync(data_only)
+    }
+
+    /// FALLOCATE.
+    pub(super) fn allocate(
+        &self,
+        node: u64,
+        fh: u64,
+        offset: u64,
+        length: u64,
+        mode: Option<FallocateMode>,
+    ) -> Result<(), Errno> {
+        let open = self.files.get(fh, node)?;
+        let mode = mode.ok_or(Errno::EOPNOTSUPP)?;
+        range(offset, length, Errno::EFBIG)?;
+        open.before_change(&self.host)?;
+        open.object.allocate(mode, offset, length)
+    }
+
+    /// LSEEK: data and holes; the guest knows the other positions itself.
+    pub(super) fn seek(
+        &self,
+        node: u64,
+        fh: u64,
+        offset: u64,
+        whence: u32,
+    ) -> Result<wire::LseekOut, Errno> {
+        let open = self.files.get(fh, node)?;
+        range(offset, 0, Errno::EINVAL)?;
+        let offset = match whence {
+            SEEK_DATA => open.object.next_data(offset)?,
+            SEEK_HOLE => open.object.next_hole(offset)?,
+            _ => return Err(Errno::EINVAL),
+        };
+        Ok(wire::LseekOut { offset })
+    }
+
+    /// COPY_FILE_RANGE.
+    pub(super) fn copy_range(
+        &self,
+        node: u64,
+        copy: &wire::CopyFileRangeIn,
+    ) -> Result<wire::WriteOut, Errno> {
+        if copy.flags != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let (source, target) = (
+            self.files.get(copy.fh_in, node)?,
+            self.files.get(copy.fh_out, copy.nodeid_out)?,
+        );
+        range(copy.off_in, copy.len, Errno::EINVAL)?;
+        range(copy.off_out, copy.len, Errno::EFBIG)?;
+        self.copy(&source, &target, copy)
+    }
+
+    fn copy(
+        &self,
+        source: &OpenFile,
+        target: &OpenFile,
+        copy: &wire::CopyFileRangeIn,
+    ) -> Result<wire::WriteOut, Errno> {
+        target.before_change(&self.host)?;
+        let len = usize::try_from(copy.len.min(LONGEST_COPY)).map_err(|_| Errno::EINVAL)?;
+        let copied = source
+            .object
+            .copy_to(copy.off_in, &target.object, copy.off_out, len)?;
+        Ok(wire::WriteOut {
+            size: u32::try_from(copied).unwrap_or(u32::MAX),
+            padding: 0,
+        })
+    }
+}
+
+/// Checks that a range ends where a file can end, at `i64::MAX`.
+fn range(offset: u64, len: u64, errno: Errno) -> Result<(), Errno> {
+    let end = offset.checked_add(len).ok_or(errno)?;
+    i64::try_from(end).map(drop).map_err(|_| errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_end_at_the_end_of_the_largest_file() {
+        const END: u64 = i64::MAX.cast_unsigned();
+        for (offset, len, fits) in [
+            (0, 0, true),
+            (0, END, true),
+            (END, 0, true),
+            (END - 1, 1, true),
+            (END, 1, false),
+            (END + 1, 0, false),
+            (u64::MAX, 1, false),
+            (1, u64::MAX, false),
+        ] {
+            assert_eq!(
+                range(offset, len, Errno::EFBIG).is_ok(),
+                fits,
+                "{offset} {len}"
+            );
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the guest has open: number to file or directory.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::budget::Place;
+use super::inodes::Inode;
+use crate::errno::Errno;
+use crate::host::{Directory, File, Host};
+
+/// Something open, and the node that it is.
+#[derive(Debug)]
+pub(super) struct Open<T> {
+    pub(super) inode: Arc<Inode>,
+    pub(super) object: T,
+    /// Whether the file had set-user-id or set-group-id when it was opened, and nothing was written yet.
+    privileged: AtomicBool,
+    _place: Place,
+}
+
+pub(super) type OpenFile = Open<File>;
+
+impl<T> Open<T> {
+    pub(super) fn new(inode: Arc<Inode>, object: T, privileged: bool, place: Place) -> Self {
+        Self {
+            inode,
+            object,
+            privileged: AtomicBool::new(privileged),
+            _place: place,
+        }
+    }
+}
+
+impl OpenFile {
+    /// Before content changes: a privileged program must not become another one and stay privileged. The host's kernel sees to
+    /// that only if this process lacks a certain capability.
+    pub(super) fn before_change(&self, host: &Host) -> Result<(), Errno> {
+        if self.privileged.load(Ordering::Relaxed) {
+            host.drop_privilege_bits(&self.inode.node)?;
+            self.privileged.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// All open files, or all open directories.
+#[derive(Debug)]
+pub(super) struct Handles<T> {
+    table: RwLock<HashMap<u64, Arc<Open<T>>>>,
+    next: AtomicU64,
+}
+
+pub(super) type Files = Handles<File>;
+pub(super) type Directories = Handles<Directory>;
+
+impl<T> Handles<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            table: RwLock::default(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// Gives `open` a number, which is never given again.
+    pub(super) fn insert(&self, open: Open<T>) -> u64 {
+        let fh = self.next.fetch_add(1, Ordering::Relaxed);
+        self.table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(fh, Arc::new(open));
+        fh
+    }
+
+    /// What is open under the number, if it is the node that the guest says it is.
+    pub(super) fn get(&self, fh: u64, node: u64) -> Result<Arc<Open<T>>, Errno> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table
+            .get(&fh)
+            .filter(|open| open.inode.id == node)
+            .cloned()
+            .ok_or(Errno::EBADF)
+    }
+
+    /// Closes it, once no other request works with it.
+    pub(super) fn remove(&self, fh: u64, node: u64) -> Result<(), Errno> {
+        self.get(fh, node)?;
+        let closed = self
+            .table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&fh);
+        drop(closed);
+        Ok(())
+    }
+
+    pub(super) fn clear(&self) {
+        self.table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+}

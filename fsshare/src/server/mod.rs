@@ -1,0 +1,337 @@
+//! The server: from a request to its reply.
+
+mod attributes;
+mod budget;
+mod config;
+mod directories;
+mod error;
+mod files;
+mod handles;
+mod inodes;
+mod locks;
+mod names;
+mod owners;
+mod scratch;
+mod session;
+mod xattrs;
+
+pub use config::{CachePolicy, Config, Limits, LockPolicy, Owner};
+pub use error::{Error, Fault};
+
+use self::budget::Budget;
+use self::handles::{Directories, Files, Handles};
+use self::inodes::Inodes;
+use self::owners::Owners;
+use self::scratch::{Answer, Pool, Scratch};
+use self::session::Session;
+use crate::abi::{self, Operation, Request, wire};
+use crate::errno::Errno;
+use crate::host::{Host, Requirement};
+use crate::transfer::{Reader, Writer};
+
+/// Room for the structures around the content of the largest request: those of SETXATTR and SYMLINK are under 5 KiB.
+const REQUEST_OVERHEAD: usize = 8 << 10;
+/// Longest value of an extended attribute, bytes (`XATTR_SIZE_MAX`); a list of them is not longer.
+const LONGEST_XATTR: usize = 64 << 10;
+
+/// One share, served to one guest.
+///
+/// All methods take `&self`; requests may be handled on any number of threads at once. Dropping it closes everything.
+#[derive(Debug)]
+pub struct Server {
+    host: Host,
+    session: Session,
+    inodes: Inodes,
+    files: Files,
+    directories: Directories,
+    /// Places for open files, open directories and lock owners.
+    handle_budget: Budget,
+    owners: Owners,
+    read_only: bool,
+    cache: CachePolicy,
+    locks: LockPolicy,
+    /// Most bytes in one READ, WRITE or listing.
+    max_transfer: u32,
+    pool: Pool,
+}
+
+impl Server {
+    /// Makes a server. It takes hold of all that it will need by path, so do this before the process is confined.
+    ///
+    /// # Errors
+    /// [`Error::MaxWrite`], [`Error::Descriptors`], [`Error::Proc`] or [`Error::Root`].
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let limits = checked(config.limits)?;
+        let session = Session::new(&config);
+        let Config {
+            root,
+            read_only,
+            owner,
+            cache,
+            locks,
+            ..
+        } = config;
+        let (host, root) = Host::new(root).map_err(|(requirement, source)| match requirement {
+            Requirement::Proc => Error::Proc(source.into()),
+            Requirement::Confinement => Error::Root(source.into()),
+        })?;
+        let inodes = Inodes::new(root, limits.max_inodes).map_err(|errno| {
+            Error::Root(std::io::Error::from_raw_os_error(errno.number().into()))
+        })?;
+        Ok(Self {
+            host,
+            session,
+            inodes,
+            files: Handles::new(),
+            directories: Handles::new(),
+            handle_budget: Budget::new(limits.max_handles),
+            owners: Owners {
+                host: Host::owner(),
+                guest: owner,
+            },
+            read_only,
+            cache,
+            locks,
+            max_transfer: limits.max_write,
+            pool: Pool::default(),
+        })
+    }
+
+    /// Handles one request: reads all of it from `request`, does what it says, and writes the reply, if one is due, to
+    /// `reply`. Returns the number of bytes written.
+    ///
+    /// Whatever is wrong with the request, short of its head, is told to the guest and is no error here.
+    ///
+    /// # Errors
+    /// [`Error::Request`], [`Error::NoRoom`] or [`Error::Transfer`]: there is no reply. The server is as good as before.
+    pub fn handle(&self, request: &mut dyn Reader, reply: &mut dyn Writer) -> Result<usize, Error> {
+        let mut buffers = self.pool.take();
+        let outcome =
+            buffers
+                .gather(request, self.longest_request())
+                .and_then(|(bytes, scratch)| {
+                    scratch.reset(reply.available());
+                    self.answer(bytes, scratch, reply)
+                });
+        self.pool.give(buffers);
+        outcome
+    }
+
+    /// Ends the session and lets go of everything that the guest held, as DESTROY does. For a transport whose driver went away
+    /// without saying so; the next request must be INIT. Call it when no request is under way.
+    pub fn reset(&self) {
+        self.session.close();
+        self.forget_everything();
+    }
+
+    fn longest_request(&self) -> usize {
+        usize::try_from(self.max_transfer)
+            .unwrap_or(usize::MAX)
+            .max(LONGEST_XATTR)
+            .saturating_add(REQUEST_OVERHEAD)
+    }
+
+    fn answer(
+        &self,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+        reply: &mut dyn Writer,
+    ) -> Result<usize, Error> {
+        match abi::parse(bytes) {
+            Ok(request) => {
+                let outcome = self
+                    .admit(&request.operation)
+                    .and_then(|()| self.perform(&request, scratch));
+                scratch.send(request.unique, outcome, reply)
+            }
+            Err(malformed) => {
+                let (unique, errno) = malformed.answer().ok_or(malformed)?;
+                scratch.send(unique, Err(errno), reply)
+            }
+        }
+    }
+
+    /// The policy layer: whether this share does such a thing at all, whatever it is asked about.
+    fn admit(&self, operation: &Operation<'_>) -> Result<(), Errno> {
+        if !self.session.is_open()
+            && !matches!(operation, Operation::Init { .. } | Operation::Destroy)
+        {
+            return if operation.is_answered() {
+                Err(Errno::EIO)
+            } else {
+                Ok(())
+            };
+        }
+        if self.read_only && operation.changes() {
+            Err(Errno::EROFS)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn perform(&self, request: &Request<'_>, scratch: &mut Scratch) -> Result<Answer, Errno> {
+        let node = request.node;
+        match request.operation {
+            Operation::Init {
+                major,
+                minor,
+                max_readahead,
+                flags,
+            } => {
+                self.forget_everything();
+                Ok(scratch.put(&self.session.open((major, minor), max_readahead, flags)?))
+            }
+            Operation::Destroy => {
+                self.reset();
+                Ok(Answer::Structures)
+            }
+            Operation::Forget { lookups } => {
+                self.inodes.forget(node, lookups);
+                Ok(Answer::Silence)
+            }
+            Operation::BatchForget { forgets } => {
+                forgets.for_each(|one| self.inodes.forget(one.nodeid, one.nlookup));
+                Ok(Answer::Silence)
+            }
+            // No request here ever waits, so there is nothing to interrupt.
+            Operation::Interrupt { .. } => Ok(Answer::Silence),
+            Operation::StatFs => Ok(scratch.put(&self.stat_fs(node)?)),
+            Operation::SyncFs => done(if self.read_only {
+                Ok(())
+            } else {
+                self.host.sync()
+            }),
+            Operation::GetAttr => Ok(scratch.put(&self.get_attributes(node)?)),
+            Operation::Statx => Ok(scratch.put(&self.get_statx(node)?)),
+            Operation::SetAttr { changes } => {
+                Ok(scratch.put(&self.set_attributes(node, &changes)?))
+            }
+            Operation::Access { mask } => done(self.access(node, mask)),
+            Operation::Ioctl => Err(Errno::ENOTTY),
+            Operation::Unsupported => Err(Errno::ENOSYS),
+            _ => self.perform_by_name(node, &request.operation, scratch),
+        }
+    }
+
+    fn perform_by_name(
+        &self,
+        node: u64,
+        operation: &Operation<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Answer, Errno> {
+        match *operation {
+            Operation::Lookup { name } => Ok(scratch.put(&self.lookup(node, name)?)),
+            Operation::ReadLink => self.read_link(node, scratch),
+            Operation::Symlink { name, target } => {
+                Ok(scratch.put(&self.make_symlink(node, name, target)?))
+            }
+            Operation::MkNod { name, mode } => Ok(scratch.put(&self.make_node(node, name, mode)?)),
+            Operation::MkDir { name, mode } => {
+                Ok(scratch.put(&self.make_directory(node, name, mode)?))
+            }
+            Operation::Link { node: old, name } => Ok(scratch.put(&self.link(old, node, name)?)),
+            Operation::Unlink { name } => done(self.unlink(node, name)),
+            Operation::RmDir { name } => done(self.remove_directory(node, name)),
+            Operation::Rename {
+                name,
+                new_parent,
+                new_name,
+                mode,
+            } => done(self.rename((node, name), (new_parent, new_name), mode)),
+            Operation::Create { name, flags, mode } => {
+                let (entry, open) = self.create(node, name, flags, mode)?;
+                scratch.put(&entry);
+                Ok(scratch.put(&open))
+            }
+            Operation::TmpFile { flags, mode } => {
+                let (entry, open) = self.create_unnamed(node, flags, mode)?;
+                scratch.put(&entry);
+                Ok(scratch.put(&open))
+            }
+            Operation::GetXattr { name, size } => self.get_xattr(node, name, size, scratch),
+            Operation::SetXattr { name, value, mode } => {
+                done(self.set_xattr(node, name, value, mode))
+            }
+            Operation::ListXattr { size } => self.list_xattrs(node, size, scratch),
+            Operation::RemoveXattr { name } => done(self.remove_xattr(node, name)),
+            _ => self.perform_by_handle(node, operation, scratch),
+        }
+    }
+
+    fn perform_by_handle(
+        &self,
+        node: u64,
+        operation: &Operation<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Answer, Errno> {
+        match *operation {
+            Operation::Open { flags } => Ok(scratch.put(&self.open(node, flags)?)),
+            Operation::Read { fh, offset, size } => self.read(node, fh, offset, size, scratch),
+            Operation::Write { fh, offset, data } => {
+                Ok(scratch.put(&self.write(node, fh, offset, data)?))
+            }
+            Operation::Flush { fh, lock_owner } => done(self.flush(node, fh, lock_owner)),
+            Operation::Release { fh } => done(self.files.remove(fh, node)),
+            Operation::Fsync { fh, data_only } => done(self.sync_file(node, fh, data_only)),
+            Operation::Fallocate {
+                fh,
+                offset,
+                length,
+                mode,
+            } => done(self.allocate(node, fh, offset, length, mode)),
+            Operation::Lseek { fh, offset, whence } => {
+                Ok(scratch.put(&self.seek(node, fh, offset, whence)?))
+            }
+            Operation::CopyFileRange { copy } => Ok(scratch.put(&self.copy_range(node, &copy)?)),
+            Operation::OpenDir => Ok(scratch.put(&self.open_directory(node)?)),
+            Operation::ReadDir {
+                fh,
+                offset,
+                size,
+                plus,
+            } => self.list(node, fh, offset, size, plus, scratch),
+            Operation::ReleaseDir { fh } => done(self.directories.remove(fh, node)),
+            Operation::FsyncDir { fh, data_only } => done(self.sync_directory(node, fh, data_only)),
+            Operation::GetLk { lock } => Ok(scratch.put(&self.get_lock(node, &lock)?)),
+            Operation::SetLk { lock, .. } => done(self.set_lock(node, &lock)),
+            _ => Err(Errno::ENOSYS),
+        }
+    }
+
+    fn forget_everything(&self) {
+        self.files.clear();
+        self.directories.clear();
+        self.inodes.clear();
+    }
+
+    fn stat_fs(&self, node: u64) -> Result<wire::StatFsOut, Errno> {
+        let space = self.inodes.get(node)?.node.space()?;
+        let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Ok(wire::StatFsOut {
+            blocks: space.blocks,
+            bfree: space.free,
+            bavail: space.available,
+            files: space.inodes,
+            ffree: space.inodes_free,
+            bsize: narrow(space.io_size),
+            namelen: narrow(space.longest_name),
+            frsize: narrow(space.block_size),
+            ..wire::StatFsOut::default()
+        })
+    }
+}
+
+/// The answer of an operation that says no more than that it is done.
+fn done(outcome: Result<(), Errno>) -> Result<Answer, Errno> {
+    outcome.map(|()| Answer::Structures)
+}
+
+fn checked(limits: Limits) -> Result<Limits, Error> {
+    if !(4096..=1 << 20).contains(&limits.max_write) || !limits.max_write.is_multiple_of(4096) {
+        return Err(Error::MaxWrite(limits.max_write));
+    }
+    let descriptors = Host::descriptor_limit();
+    limits.within(descriptors).ok_or(Error::Descriptors {
+        limit: descriptors.unwrap_or(u64::MAX),
+    })
+}

@@ -1,0 +1,102 @@
+//! The session: what client and server agreed on at INIT.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::config::{Config, LockPolicy};
+use crate::abi::{InitFlags, MAJOR, MINOR, OLDEST_MINOR, wire};
+use crate::errno::Errno;
+
+/// Unit in which the protocol counts the size of a request.
+const PAGE: u32 = 4096;
+/// Requests that the client may have in flight without anyone waiting (read-ahead, write-back).
+const MAX_BACKGROUND: u16 = 64;
+
+/// What is agreed on, or nothing before INIT.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Bits of [`InitFlags`], which are never 0 once agreed on: `INIT_EXT` marks a session that is open.
+    agreed: AtomicU64,
+    offer: InitFlags,
+    max_write: u32,
+}
+
+impl Session {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            agreed: AtomicU64::new(0),
+            offer: offer(config),
+            max_write: config.limits.max_write,
+        }
+    }
+
+    /// Opens the session.
+    pub(super) fn open(
+        &self,
+        (major, minor): (u32, u32),
+        max_readahead: u32,
+        asked: InitFlags,
+    ) -> Result<wire::InitOut, Errno> {
+        if major > MAJOR {
+            // The client is to try again with our version.
+            return Ok(wire::InitOut {
+                major: MAJOR,
+                minor: MINOR,
+                ..wire::InitOut::default()
+            });
+        }
+        if major < MAJOR || minor < OLDEST_MINOR {
+            return Err(Errno::EPROTO);
+        }
+        let agreed = self.offer & asked;
+        self.agreed
+            .store((agreed | InitFlags::INIT_EXT).bits(), Ordering::Relaxed);
+        Ok(wire::InitOut {
+            major: MAJOR,
+            minor: minor.min(MINOR),
+            max_readahead: max_readahead.min(self.max_write),
+            flags: agreed.low(),
+            max_background: MAX_BACKGROUND,
+            congestion_threshold: MAX_BACKGROUND / 4 * 3,
+            max_write: self.max_write,
+            time_gran: 1,
+            max_pages: u16::try_from(self.max_write / PAGE).unwrap_or(u16::MAX),
+            flags2: agreed.high(),
+            ..wire::InitOut::default()
+        })
+    }
+
+    /// Ends it.
+    pub(super) fn close(&self) {
+        self.agreed.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether there was an INIT.
+    pub(super) fn is_open(&self) -> bool {
+        self.agreed().contains(InitFlags::INIT_EXT)
+    }
+
+    /// Whether the client holds written data back.
+    pub(super) fn caches_writes(&self) -> bool {
+        self.agreed().contains(InitFlags::WRITEBACK_CACHE)
+    }
+
+    fn agreed(&self) -> InitFlags {
+        InitFlags::from_bits_truncate(self.agreed.load(Ordering::Relaxed))
+    }
+}
+
+/// What the server can do under `config`.
+fn offer(config: &Config) -> InitFlags {
+    let mut offer = InitFlags::all();
+    offer.set(
+        InitFlags::WRITEBACK_CACHE,
+        config.cache.writeback && !config.read_only,
+    );
+    offer.set(
+        InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS,
+        config.locks == LockPolicy::Host,
+    );
+    // Targets are cached without a time limit, and the host may replace a link.
+    offer.remove(InitFlags::CACHE_SYMLINKS);
+    offer
+}

@@ -1,0 +1,160 @@
+//! The host calls that rustix does not offer: record locks that belong to an open file (`F_OFD_*`).
+//!
+//! The usual record locks belong to the process, so two guests' programs would never be in each other's way, and
+//! closing any descriptor of the file would drop all of them.
+
+#![expect(
+    unsafe_code,
+    reason = "fcntl with a pointer argument has no safe form in rustix or std"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Kind of a lock that several may hold.
+pub(crate) const SHARED: i32 = libc::F_RDLCK;
+/// Kind of a lock that one may hold.
+pub(crate) const EXCLUSIVE: i32 = libc::F_WRLCK;
+/// No lock.
+pub(crate) const NONE: i32 = libc::F_UNLCK;
+
+/// Last byte of a lock that goes to the end of the file, wherever it is.
+const TO_THE_END: u64 = i64::MAX.cast_unsigned();
+
+/// A record lock over the bytes `start..=end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordLock {
+    pub(crate) kind: i32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// Takes or gives up a lock, without waiting. The error is the host's error number.
+pub(crate) fn set_record_lock(file: BorrowedFd<'_>, lock: RecordLock) -> Result<(), i32> {
+    control(file, libc::F_OFD_SETLK, &mut to_host(lock)?)
+}
+
+/// The lock that keeps `lock` from being taken, if there is one. The error is the host's error number.
+pub(crate) fn record_lock_in_the_way(
+    file: BorrowedFd<'_>,
+    lock: RecordLock,
+) -> Result<Option<RecordLock>, i32> {
+    let mut host = to_host(lock)?;
+    control(file, libc::F_OFD_GETLK, &mut host)?;
+    Ok(if i32::from(host.l_type) == NONE {
+        None
+    } else {
+        Some(from_host(&host))
+    })
+}
+
+fn control(file: BorrowedFd<'_>, command: libc::c_int, lock: &mut libc::flock) -> Result<(), i32> {
+    let pointer: *mut libc::flock = lock;
+    // SAFETY: `pointer` comes from an exclusive reference to an initialised `flock`, which is what both commands that get
+    // here (F_OFD_SETLK, F_OFD_GETLK) read and write, and only during the call; the descriptor is borrowed for as long.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, pointer) };
+    if result == -1 {
+        Err(io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO))
+    } else {
+        Ok(())
+    }
+}
+
+fn to_host(lock: RecordLock) -> Result<libc::flock, i32> {
+    let invalid = libc::EINVAL;
+    if lock.start > lock.end || lock.end > TO_THE_END {
+        return Err(invalid);
+    }
+    let len = if lock.end == TO_THE_END {
+        0
+    } else {
+        lock.end - lock.start + 1
+    };
+    Ok(libc::flock {
+        l_type: lock.kind.try_into().map_err(|_| invalid)?,
+        l_whence: 0, // SEEK_SET
+        l_start: lock.start.cast_signed(),
+        l_len: len.cast_signed(),
+        l_pid: 0, // must be 0 for locks of an open file
+    })
+}
+
+fn from_host(lock: &libc::flock) -> RecordLock {
+    let start = lock.l_start.cast_unsigned();
+    let end = match lock.l_len {
+        0 => TO_THE_END,
+        len => start.saturating_add(len.cast_unsigned()).saturating_sub(1),
+    };
+    RecordLock {
+        kind: lock.l_type.into(),
+        start,
+        end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    const CASES: [(u64, u64); 5] = [
+        (0, 0),
+        (0, TO_THE_END),
+        (5, 9),
+        (TO_THE_END, TO_THE_END),
+        (TO_THE_END - 1, TO_THE_END - 1),
+    ];
+
+    #[test]
+    fn ranges_survive_the_way_to_the_host_and_back() {
+        for (start, end) in CASES {
+            let lock = RecordLock {
+                kind: EXCLUSIVE,
+                start,
+                end,
+            };
+            assert_eq!(from_host(&to_host(lock).unwrap()), lock);
+        }
+    }
+
+    #[test]
+    fn ranges_that_no_file_has_are_refused() {
+        for (start, end) in [
+            (1, 0),
+            (0, TO_THE_END + 1),
+            (u64::MAX, u64::MAX),
+            (0, u64::MAX),
+        ] {
+            assert_eq!(
+                to_host(RecordLock {
+                    kind: SHARED,
+                    start,
+                    end
+                })
+                .err(),
+                Some(libc::EINVAL),
+                "{start} {end}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_open_files_of_one_process_exclude_each_other() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (a, b) = (file.reopen().unwrap(), file.reopen().unwrap());
+        let lock = RecordLock {
+            kind: EXCLUSIVE,
+            start: 10,
+            end: 19,
+        };
+        set_record_lock(a.as_fd(), lock).unwrap();
+        assert_eq!(set_record_lock(b.as_fd(), lock), Err(libc::EAGAIN));
+        assert_eq!(record_lock_in_the_way(b.as_fd(), lock), Ok(Some(lock)));
+        set_record_lock(a.as_fd(), RecordLock { kind: NONE, ..lock }).unwrap();
+        assert_eq!(record_lock_in_the_way(b.as_fd(), lock), Ok(None));
+        set_record_lock(b.as_fd(), lock).unwrap();
+    }
+}

@@ -1,0 +1,113 @@
+//! How a transport hands over the bytes of a request and takes those of a reply.
+//!
+//! A virtio-fs device keeps both in guest memory, which only volatile copies may touch. So the server never sees that
+//! memory: it asks a [`Reader`] to copy out and a [`Writer`] to copy in. The device implements both over its
+//! descriptor chain; slices implement them here, for tests and for transports with ordinary buffers.
+
+use std::io;
+
+/// The readable part of one request, front to back.
+pub trait Reader {
+    /// Bytes that are left.
+    fn remaining(&self) -> usize;
+
+    /// Fills `buffer` with the next bytes.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] if fewer are left, or the transport's own error.
+    fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+/// The writable part of one request, front to back.
+pub trait Writer {
+    /// Bytes that still fit.
+    fn available(&self) -> usize;
+
+    /// Appends `bytes`, all of them or an error.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WriteZero`] if they do not fit, or the transport's own error.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Reader for &[u8] {
+    fn remaining(&self) -> usize {
+        self.len()
+    }
+
+    fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        io::Read::read_exact(self, buffer)
+    }
+}
+
+impl Writer for &mut [u8] {
+    fn available(&self) -> usize {
+        self.len()
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > self.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        io::Write::write_all(self, bytes)
+    }
+}
+
+/// Grows as far as its capacity was reserved: `available` is the spare capacity, so a reply never reallocates it.
+impl Writer for Vec<u8> {
+    fn available(&self) -> usize {
+        self.capacity() - self.len()
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > self.available() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_reader_gives_its_bytes_once_and_in_order() {
+        let mut source: &[u8] = b"abcdef";
+        let mut part = [0; 4];
+        source.read_exact(&mut part).unwrap();
+        assert_eq!((&part, source.remaining()), (b"abcd", 2));
+        assert_eq!(
+            Reader::read_exact(&mut source, &mut part)
+                .unwrap_err()
+                .kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+    }
+
+    #[test]
+    fn a_slice_writer_refuses_what_does_not_fit_and_stays_as_it_was() {
+        let mut room = [0_u8; 4];
+        let mut writer = room.as_mut_slice();
+        Writer::write_all(&mut writer, b"abc").unwrap();
+        assert_eq!(
+            Writer::write_all(&mut writer, b"de").unwrap_err().kind(),
+            io::ErrorKind::WriteZero
+        );
+        assert_eq!(writer.available(), 1);
+        assert_eq!(&room, b"abc\0");
+    }
+
+    #[test]
+    fn a_vec_writer_ends_at_its_capacity() {
+        let mut out = Vec::with_capacity(8);
+        let room = out.available();
+        Writer::write_all(&mut out, &vec![7; room]).unwrap();
+        assert_eq!(
+            Writer::write_all(&mut out, b"x").unwrap_err().kind(),
+            io::ErrorKind::WriteZero
+        );
+        assert_eq!(out.len(), room);
+    }
+}

@@ -1,0 +1,54 @@
+//! The machine as the server sees it.
+
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::time::ClockId;
+
+use super::mounts::{self, CGROUPS};
+use crate::protocol::{BootFacts, Configure, ConfigureFailure, ConfigureStep, Mount};
+use crate::serve::Machine;
+
+/// A guest of which this program is PID 1.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) init_ns: u64,
+    pub(super) child_events: BorrowedFd<'static>,
+}
+
+impl Machine for Guest {
+    fn configure(&mut self, wanted: &Configure) -> Result<BootFacts, ConfigureFailure> {
+        if !wanted.hostname.is_empty() {
+            rustix::system::sethostname(wanted.hostname.as_bytes())
+                .map_err(|errno| failure(ConfigureStep::Hostname, errno))?;
+        }
+        for Mount { tag, path, read_only } in &wanted.mounts {
+            mounts::share(tag, Path::new(OsStr::from_bytes(&path.0)), *read_only)
+                .map_err(|errno| failure(ConfigureStep::Mount(tag.clone()), errno))?;
+        }
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        Ok(BootFacts { kernel, init_ns: self.init_ns, ready_ns: monotonic_ns() })
+    }
+
+    fn child_events(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.child_events)
+    }
+
+    fn cgroups(&self) -> Option<&Path> {
+        Some(Path::new(CGROUPS))
+    }
+}
+
+fn failure(step: ConfigureStep, errno: Errno) -> ConfigureFailure {
+    ConfigureFailure { step, errno: errno.raw_os_error() }
+}
+
+/// The kernel's monotonic clock, which starts with the machine.
+pub(super) fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    let part = |value: i64| u64::try_from(value).unwrap_or_default();
+    part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec))
+}

@@ -1,0 +1,113 @@
+//! One exec: a process, its streams, its end.
+
+use rustix::process::{Pid, Signal, WaitStatus};
+
+use super::cgroup::Cgroup;
+use super::poller::Source;
+use super::spawn::{Spawned, resize};
+use super::stream::{InputPipe, OutputPipe};
+use super::{Io, ServeError};
+use crate::protocol::{Event, ExecRequest, ExitStatus, Id, Stream, TerminalSize};
+
+#[derive(Debug)]
+pub(crate) struct Exec {
+    id: Id,
+    pid: Pid,
+    pidfd: std::os::fd::OwnedFd,
+    terminal: bool,
+    stdin: InputPipe,
+    stdout: OutputPipe,
+    stderr: OutputPipe,
+    cgroup: Option<Cgroup>,
+    status: Option<ExitStatus>,
+}
+
+impl Exec {
+    pub(crate) fn new(request: &ExecRequest, spawned: Spawned, cgroup: Option<Cgroup>) -> Self {
+        let (id, terminal, ends) = (request.id, request.terminal.is_some(), spawned.ends);
+        Self {
+            id,
+            pid: spawned.pid,
+            pidfd: spawned.pidfd,
+            terminal,
+            stdin: InputPipe::new(id, ends.stdin, terminal),
+            stdout: OutputPipe::new(id, Stream::Stdout, ends.stdout),
+            stderr: OutputPipe::new(id, Stream::Stderr, ends.stderr),
+            cgroup,
+            status: None,
+        }
+    }
+
+    /// Tells the host and begins to watch.
+    pub(crate) fn start(&mut self, io: &mut Io) -> Result<(), ServeError> {
+        let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
+        io.link.send(&Event::Started { id: self.id, pid })?;
+        let token = super::poller::Token { id: self.id, source: Source::Process };
+        io.poller.watch(std::os::fd::AsFd::as_fd(&self.pidfd), token).map_err(ServeError::System)?;
+        self.stdout.start(io)?;
+        self.stderr.start(io)
+    }
+
+    pub(crate) fn id(&self) -> Id {
+        self.id
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub(crate) fn stdin(&mut self) -> &mut InputPipe {
+        &mut self.stdin
+    }
+
+    pub(crate) fn output(&mut self, stream: Stream) -> &mut OutputPipe {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    pub(crate) fn resize(&self, size: TerminalSize) {
+        if let Some(master) = self.stdout.terminal().filter(|_| self.terminal) {
+            // Only a terminal that is being torn down refuses, and then its size is of no interest.
+            let _ = resize(master, size);
+        }
+    }
+
+    /// Signals the process group; a kill reaches every descendant.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if self.status.is_none() {
+            // It may have ended a moment ago: then there is nobody to tell.
+            let _ = rustix::process::kill_process_group(self.pid, signal);
+        }
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| signal == Signal::KILL) {
+            cgroup.kill();
+        }
+    }
+
+    /// The process was reaped.
+    pub(crate) fn ended(&mut self, status: WaitStatus, io: &mut Io) -> Result<(), ServeError> {
+        io.poller.unwatch(std::os::fd::AsFd::as_fd(&self.pidfd));
+        self.status = Some(exit_status(status));
+        self.stdin.close(io);
+        self.stdout.process_ended(self.terminal, io)?;
+        self.stderr.process_ended(self.terminal, io)
+    }
+
+    /// How it ended, once that and every byte of its output is known.
+    pub(crate) fn complete(&self) -> Option<ExitStatus> {
+        self.status.filter(|_| self.stdout.is_ended() && self.stderr.is_ended())
+    }
+
+    /// What is left to clean up: the group, if something of the exec lives on in it.
+    pub(crate) fn into_remains(self) -> Option<Cgroup> {
+        self.cgroup.filter(|cgroup| !cgroup.remove())
+    }
+}
+
+fn exit_status(status: WaitStatus) -> ExitStatus {
+    match status.terminating_signal() {
+        Some(signal) => ExitStatus::Signal(signal),
+        None => ExitStatus::Code(status.exit_status().unwrap_or_default()),
+    }
+}

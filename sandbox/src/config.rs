@@ -1,0 +1,214 @@
+//! The settings of a sandbox, as the caller gives them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::{Result, Sandbox};
+
+/// Memory of a guest when none is set, in MiB.
+pub const DEFAULT_MEMORY_MIB: u64 = 512;
+
+/// The least memory in which a guest starts, in MiB.
+pub const MIN_MEMORY_MIB: u64 = 64;
+
+/// The most processors that a guest can be given.
+pub const MAX_VCPUS: u32 = 64;
+
+/// A directory of the host that the guest sees.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mount {
+    /// The directory on the host.
+    pub host: PathBuf,
+    /// Where the guest sees it, absolute. The same path, unless it is set.
+    pub guest: Option<PathBuf>,
+    /// The guest cannot change anything in it.
+    pub read_only: bool,
+}
+
+/// The settings of a sandbox. Everything but the guest's files has a default.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct SandboxBuilder {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) vcpus: u32,
+    pub(crate) memory_mib: u64,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) owner: (u32, u32),
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) hostname: String,
+    pub(crate) serial: bool,
+    pub(crate) kernel_args: Vec<String>,
+    pub(crate) console_log: Option<PathBuf>,
+    pub(crate) start_timeout: Duration,
+    pub(crate) worker_program: Option<PathBuf>,
+}
+
+impl SandboxBuilder {
+    pub(crate) fn new(guest: GuestFiles) -> Self {
+        Self {
+            kernel: guest.kernel,
+            initrd: guest.initrd,
+            root: guest.root,
+            vcpus: 1,
+            memory_mib: DEFAULT_MEMORY_MIB,
+            mounts: Vec::new(),
+            owner: (0, 0),
+            env: Vec::new(),
+            hostname: "cofferdam".into(),
+            serial: false,
+            kernel_args: Vec::new(),
+            console_log: None,
+            start_timeout: Duration::from_secs(60),
+            worker_program: None,
+        }
+    }
+
+    /// The kernel: a 64-bit ELF with a PVH entry, or a bzImage.
+    pub fn kernel(mut self, file: impl Into<PathBuf>) -> Self {
+        self.kernel = file.into();
+        self
+    }
+
+    /// The initial RAM file system, which holds the guest program (and modules for the kernel).
+    pub fn initrd(mut self, file: impl Into<PathBuf>) -> Self {
+        self.initrd = file.into();
+        self
+    }
+
+    /// The root image (EROFS), shared read-only; the guest's changes stay in its memory.
+    pub fn root(mut self, file: impl Into<PathBuf>) -> Self {
+        self.root = Some(file.into());
+        self
+    }
+
+    /// How many processors; 1 unless set, at most [`MAX_VCPUS`].
+    pub const fn vcpus(mut self, count: u32) -> Self {
+        self.vcpus = count;
+        self
+    }
+
+    /// Guest memory in MiB; [`DEFAULT_MEMORY_MIB`] unless set.
+    pub const fn memory_mib(mut self, mib: u64) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Shares `directory` with the guest, at the same path, for reading and writing.
+    pub fn workspace(self, directory: impl Into<PathBuf>) -> Self {
+        self.mount(Mount { host: directory.into(), guest: None, read_only: false })
+    }
+
+    /// Shares a directory with the guest.
+    pub fn mount(mut self, mount: Mount) -> Self {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// The user and group of the guest to whom the host user's files in the shares belong; root
+    /// unless set. Choose those that the commands run as.
+    pub const fn owner(mut self, uid: u32, gid: u32) -> Self {
+        self.owner = (uid, gid);
+        self
+    }
+
+    /// Sets a variable in the environment of every command.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// The guest's host name; `cofferdam` unless set.
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = name.into();
+        self
+    }
+
+    /// Gives the guest a serial port, as a stock kernel needs for its console.
+    pub const fn serial(mut self, on: bool) -> Self {
+        self.serial = on;
+        self
+    }
+
+    /// Adds a word to the kernel's command line.
+    pub fn kernel_arg(mut self, word: impl Into<String>) -> Self {
+        self.kernel_args.push(word.into());
+        self
+    }
+
+    /// Appends the guest's console to a file as well.
+    pub fn console_log(mut self, file: impl Into<PathBuf>) -> Self {
+        self.console_log = Some(file.into());
+        self
+    }
+
+    /// How long the guest may take to get ready; 60 s unless set.
+    pub const fn start_timeout(mut self, limit: Duration) -> Self {
+        self.start_timeout = limit;
+        self
+    }
+
+    /// A program that calls [`crate::worker::init`] first thing, to be the worker. The present
+    /// program is, unless this is set.
+    pub fn worker_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.worker_program = Some(program.into());
+        self
+    }
+
+    /// Starts the sandbox and waits until commands can run in it. Dropping the future stops what
+    /// was started.
+    ///
+    /// # Errors
+    /// See [`crate::Error`]; nothing is left behind.
+    pub async fn start(self) -> Result<Sandbox> {
+        Sandbox::start(self).await
+    }
+}
+
+/// The files of a guest.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GuestFiles {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initial RAM file system.
+    pub initrd: PathBuf,
+    /// The root image.
+    pub root: Option<PathBuf>,
+}
+
+impl GuestFiles {
+    /// The files of a folder as `cargo xtask guest` lays them out.
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        Self {
+            kernel: folder.join("kernel/vmlinux"),
+            initrd: folder.join("initrd.cpio"),
+            root: Some(folder.join("root.erofs")),
+        }
+    }
+
+    /// Looks for the files where an installation or a build has them: the folder that
+    /// `COFFERDAM_GUEST` names; `guest` beside or above the running program; `cofferdam/guest` in
+    /// the user's data folder. The last is returned when none is there.
+    #[must_use]
+    pub fn locate() -> Self {
+        let named = std::env::var_os("COFFERDAM_GUEST").map(PathBuf::from);
+        if let Some(folder) = named {
+            return Self::in_folder(&folder);
+        }
+        let data = data_folder().join("cofferdam/guest");
+        let found = beside_program().into_iter().find(|folder| folder.join("root.erofs").is_file());
+        Self::in_folder(&found.unwrap_or(data))
+    }
+}
+
+fn beside_program() -> Vec<PathBuf> {
+    let program = std::env::current_exe().unwrap_or_default();
+    program.ancestors().skip(1).take(3).map(|folder| folder.join("guest")).collect()
+}
+
+fn data_folder() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).unwrap_or_default()
+}

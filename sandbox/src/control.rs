@@ -1,0 +1,143 @@
+//! The channel between the host program and its vmm worker: the plan goes down once, reports come
+//! up. When it closes, the other end is gone: the worker then ends itself.
+
+use std::io;
+
+use hv_core::Fault;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::timeline::Phase;
+
+/// Most bytes of one encoded report.
+const MAX_REPORT: usize = 16 * 1024;
+
+/// What a worker tells the host program.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// A phase of the start was reached, at a time of the host's monotonic clock in nanoseconds.
+    Phase(Phase, u64),
+    /// The machine could not be built.
+    Refused(Refusal),
+    /// The machine ran and has ended.
+    Ended(MachineEnd),
+}
+
+/// Why a worker did not start the machine.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    /// Whose doing it is.
+    pub(crate) fault: FaultCode,
+    /// One line for a person.
+    pub(crate) message: String,
+}
+
+/// [`Fault`] on the wire.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum FaultCode {
+    Guest,
+    Host,
+    Caller,
+}
+
+impl From<FaultCode> for Fault {
+    fn from(code: FaultCode) -> Self {
+        match code {
+            FaultCode::Guest => Self::Guest,
+            FaultCode::Host => Self::Host,
+            FaultCode::Caller => Self::Caller,
+        }
+    }
+}
+
+impl From<Fault> for FaultCode {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Guest => Self::Guest,
+            Fault::Host => Self::Host,
+            Fault::Caller => Self::Caller,
+        }
+    }
+}
+
+/// How a machine that ran came to its end, as the worker sees it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum MachineEnd {
+    /// The guest powered off.
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// A processor cannot go on.
+    Crash(String),
+    /// The host's hypervisor failed.
+    Hypervisor(String),
+}
+
+/// A report that does not decode: the worker was replaced or is broken.
+#[derive(Debug, Error)]
+#[error("the vmm worker sent a malformed report")]
+pub(crate) struct MalformedReport;
+
+/// A report as bytes: a little-endian length and the body.
+pub(crate) fn encode(report: &Report) -> Vec<u8> {
+    let body = postcard::to_stdvec(report).unwrap_or_default();
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    [&length.to_le_bytes(), body.as_slice()].concat()
+}
+
+/// Writes a report to the host program.
+pub(crate) fn send(mut stream: impl io::Write, report: &Report) -> io::Result<()> {
+    stream.write_all(&encode(report))
+}
+
+/// Takes the first report from `buffer`, if it is whole.
+pub(crate) fn decode(buffer: &mut Vec<u8>) -> Result<Option<Report>, MalformedReport> {
+    let Some((length, rest)) = buffer.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    if length > MAX_REPORT {
+        return Err(MalformedReport);
+    }
+    let Some(body) = rest.get(..length) else {
+        return Ok(None);
+    };
+    let report = postcard::from_bytes(body).map_err(|_| MalformedReport)?;
+    buffer.drain(..4 + length);
+    Ok(Some(report))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reports() -> Vec<Report> {
+        vec![
+            Report::Phase(Phase::VcpuEntered, 17),
+            Report::Refused(Refusal { fault: FaultCode::Caller, message: "no".into() }),
+            Report::Ended(MachineEnd::Crash("triple fault".into())),
+        ]
+    }
+
+    #[test]
+    fn reports_come_out_whole_however_they_are_cut() {
+        let bytes: Vec<u8> = reports().iter().flat_map(encode).collect();
+        for cut in 1..bytes.len() {
+            let (mut buffer, mut got) = (Vec::new(), Vec::new());
+            for piece in bytes.chunks(cut) {
+                buffer.extend_from_slice(piece);
+                while let Some(report) = decode(&mut buffer).unwrap() {
+                    got.push(report);
+                }
+            }
+            assert_eq!(got, reports());
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for bytes in [vec![0xff; 8], vec![1, 0, 0, 0, 99]] {
+            assert!(decode(&mut bytes.clone()).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The host program's half: checks the settings, starts the worker, follows it.
+
+mod budget;
+mod console;
+mod prepare;
+mod process;
+mod transfer;
+
+pub(crate) use console::Console;
+pub(crate) use prepare::{Prepared, prepare};
+pub(crate) use process::{WorkerProcess, into_tokio};
+pub(crate) use transfer::receive_plan;

@@ -1,0 +1,224 @@
+//! From the caller's settings to a validated plan with every file opened.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use hv_core::HvError;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use crate::config::{MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder};
+use crate::error::{Error, Result};
+use crate::plan::{PLAN_VERSION, Plan, Role, SharePlan};
+use crate::platform;
+
+/// A plan that can be carried out, with what it needs.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What the worker is told.
+    pub(crate) plan: Plan,
+    /// The worker's descriptors, in the order of the plan's roles.
+    pub(crate) files: Vec<OwnedFd>,
+    /// Our end of the stream to the guest's agent.
+    pub(crate) agent: UnixStream,
+    /// Our end of the guest's console.
+    pub(crate) console: UnixStream,
+    /// The file that the console is appended to.
+    pub(crate) console_log: Option<File>,
+    /// Where the guest mounts each share: tag, path, read-only.
+    pub(crate) mounts: Vec<(String, PathBuf, bool)>,
+}
+
+/// Checks everything that can be checked before a process is started.
+pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
+    check_size(config)?;
+    let (agent, agent_end) = stream_pair()?;
+    let (console, console_end) = stream_pair()?;
+    let mut parts = Parts::default();
+    parts.add(Role::Hypervisor, open_hypervisor()?);
+    parts.add(Role::Kernel, open_file("kernel", &config.kernel)?);
+    parts.add(Role::Initrd, open_file("initial RAM file system", &config.initrd)?);
+    if let Some(root) = &config.root {
+        parts.add(Role::Root, open_root(root)?);
+    }
+    parts.add(Role::Agent, agent_end);
+    parts.add(Role::Console, console_end);
+    for mount in &config.mounts {
+        parts.add_share(mount, config.owner)?;
+    }
+    let plan = Plan {
+        version: PLAN_VERSION,
+        vcpus: config.vcpus,
+        memory: config.memory_mib << 20,
+        command_line: command_line(config)?,
+        serial: config.serial,
+        roles: parts.roles,
+        shares: parts.shares,
+    };
+    let console_log = config.console_log.as_deref().map(open_log).transpose()?;
+    Ok(Prepared { plan, files: parts.files, agent, console, console_log, mounts: parts.mounts })
+}
+
+#[derive(Default)]
+struct Parts {
+    roles: Vec<Role>,
+    files: Vec<OwnedFd>,
+    shares: Vec<SharePlan>,
+    mounts: Vec<(String, PathBuf, bool)>,
+}
+
+impl Parts {
+    fn add(&mut self, role: Role, file: impl Into<OwnedFd>) {
+        self.roles.push(role);
+        self.files.push(file.into());
+    }
+
+    fn add_share(&mut self, mount: &Mount, owner: (u32, u32)) -> Result<()> {
+        let number = self.shares.len();
+        let directory = open_workspace(mount)?;
+        let guest = guest_path(mount)?;
+        let tag = format!("share{number}");
+        self.add(Role::Share(number), directory);
+        self.mounts.push((tag.clone(), guest, mount.read_only));
+        self.shares.push(SharePlan { tag, read_only: mount.read_only, owner });
+        Ok(())
+    }
+}
+
+fn check_size(config: &SandboxBuilder) -> Result<()> {
+    if !(1..=MAX_VCPUS).contains(&config.vcpus) {
+        let message = format!("{} processors: choose 1 to {MAX_VCPUS}", config.vcpus);
+        return Err(Error::Config(message));
+    }
+    let host_mib = platform::total_memory() >> 20;
+    if config.memory_mib < MIN_MEMORY_MIB {
+        let message = format!("{} MiB of memory: a guest needs at least {MIN_MEMORY_MIB}", config.memory_mib);
+        return Err(Error::Config(message));
+    }
+    if config.memory_mib > host_mib {
+        let message = format!("{} MiB of memory: this host has {host_mib} in all", config.memory_mib);
+        return Err(Error::Config(message));
+    }
+    Ok(())
+}
+
+fn command_line(config: &SandboxBuilder) -> Result<String> {
+    let console = if config.serial { "console=ttyS0 console=hvc0" } else { "console=hvc0" };
+    let root = if config.root.is_some() { "" } else { " cofferdam.root=none" };
+    let mut line = format!("{console} quiet panic=-1 pci=off tsc=reliable no_timer_check{root}");
+    for word in &config.kernel_args {
+        line.push(' ');
+        line.push_str(word);
+    }
+    if line.len() > 2000 || line.contains(['\0', '\n']) {
+        return Err(Error::Config("the kernel's command line is over 2000 bytes or has a line break".into()));
+    }
+    Ok(line)
+}
+
+fn stream_pair() -> Result<(UnixStream, UnixStream)> {
+    UnixStream::pair().map_err(|source| Error::Host { what: "cannot make a socket pair".into(), source })
+}
+
+fn open_hypervisor() -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/kvm", flags, Mode::empty()).map_err(|errno| {
+        let error = HvError::from_errno("open /dev/kvm", errno.raw_os_error());
+        Error::Refused { fault: error.fault(), message: error.to_string() }
+    })
+}
+
+fn path_error(what: &'static str, path: &Path, problem: impl Into<String>) -> Error {
+    Error::Path { what, path: path.to_owned(), problem: problem.into() }
+}
+
+fn open_file(what: &'static str, path: &Path) -> Result<File> {
+    // Non-blocking, so that a FIFO in the place of the file cannot hold us up.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|errno| path_error(what, path, io::Error::from(errno).to_string()))?;
+    match file.metadata() {
+        Ok(data) if data.is_file() && data.len() > 0 => Ok(file),
+        Ok(data) if data.is_file() => Err(path_error(what, path, "the file is empty")),
+        _ => Err(path_error(what, path, "not a file")),
+    }
+}
+
+/// Opens the root image and checks that it is all there. The format is EROFS because the setting
+/// says so; the superblock is read for its length only (erofs on-disk format, `erofs_super_block`).
+fn open_root(path: &Path) -> Result<File> {
+    const MAGIC: u32 = 0xE0F5_E1E2;
+    const SUPERBLOCK: usize = 1024;
+    let what = "root image";
+    let file = open_file(what, path)?;
+    let mut head = Vec::new();
+    let limit = 2 * SUPERBLOCK as u64;
+    (&file).take(limit).read_to_end(&mut head).map_err(|e| path_error(what, path, e.to_string()))?;
+    let word = |at: usize| {
+        let bytes = head.get(SUPERBLOCK + at..).and_then(|rest| rest.first_chunk());
+        bytes.map(|bytes| u32::from_le_bytes(*bytes))
+    };
+    let (Some(MAGIC), Some(shift), Some(blocks)) = (word(0), word(12), word(36)) else {
+        return Err(path_error(what, path, "not an EROFS image"));
+    };
+    let needed = u64::from(blocks).checked_shl(shift & 0xff).unwrap_or(u64::MAX);
+    let size = file.metadata().map_or(0, |data| data.len());
+    if size < needed {
+        let problem = format!("truncated: it has {size} bytes of {needed}; make it anew");
+        return Err(path_error(what, path, problem));
+    }
+    Ok(file)
+}
+
+fn open_log(path: &Path) -> Result<File> {
+    let file = File::options().create(true).append(true).open(path);
+    file.map_err(|error| path_error("console log", path, error.to_string()))
+}
+
+fn guest_path(mount: &Mount) -> Result<PathBuf> {
+    let guest = match &mount.guest {
+        Some(path) => path.clone(),
+        None => std::fs::canonicalize(&mount.host)
+            .map_err(|error| path_error("workspace", &mount.host, error.to_string()))?,
+    };
+    let plain = guest.components().all(|part| {
+        matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_))
+    });
+    if !guest.is_absolute() || !plain || guest == Path::new("/") {
+        let problem = "its place in the guest must be an absolute path without `..`, and not `/`";
+        return Err(path_error("workspace", &guest, problem));
+    }
+    Ok(guest)
+}
+
+/// Opens the directory and takes its lock, so that two sandboxes cannot write one workspace. The
+/// lock lives as long as the worker holds the descriptor.
+fn open_workspace(mount: &Mount) -> Result<OwnedFd> {
+    let path = &mount.host;
+    let error = |problem: String| path_error("workspace", path, problem);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|errno| error(io::Error::from(errno).to_string()))?;
+    let here = std::fs::canonicalize(path).map_err(|e| error(e.to_string()))?;
+    if here == Path::new("/") {
+        return Err(error("the whole file system cannot be shared: choose a directory in it".into()));
+    }
+    let lock = if mount.read_only {
+        FlockOperation::NonBlockingLockShared
+    } else {
+        FlockOperation::NonBlockingLockExclusive
+    };
+    rustix::fs::flock(&directory, lock).map_err(|errno| match errno {
+        rustix::io::Errno::WOULDBLOCK => error(
+            "another sandbox is using it: stop that one, or share it read-only with both".into(),
+        ),
+        errno => error(io::Error::from(errno).to_string()),
+    })?;
+    Ok(directory)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! The worker process as the host program sees it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, Command};
+
+use super::{budget, transfer};
+use crate::control::{self, MalformedReport, Report};
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::worker::{WORKER_KIND, WORKER_VARIABLE};
+
+/// How much of a worker's last words is kept.
+const LAST_WORDS: usize = 4096;
+
+/// A worker that was started. Dropping it kills the process.
+#[derive(Debug)]
+pub(crate) struct WorkerProcess {
+    child: Child,
+    control: tokio::net::UnixStream,
+    received: Vec<u8>,
+}
+
+impl WorkerProcess {
+    /// Starts `program` (the present one when `None`) as the worker that carries out `plan`.
+    pub(crate) fn spawn(program: Option<&Path>, plan: &Plan, files: &[OwnedFd]) -> Result<Self> {
+        let failed = |what: &'static str| {
+            move |source: io::Error| Error::Host { what: what.into(), source }
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(failed("cannot make a socket pair"))?;
+        let child = Command::new(program.unwrap_or(Path::new("/proc/self/exe")))
+            .arg0(budget::WORKER_NAME)
+            .arg(budget::argument(plan.memory))
+            .env_clear()
+            .env(WORKER_VARIABLE, WORKER_KIND)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // A group of its own: Ctrl-C at a terminal is for the host program to act on.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed("cannot start the vmm worker"))?;
+        transfer::send_plan(&ours, plan, files).map_err(failed("cannot hand the plan to the vmm worker"))?;
+        ours.set_nonblocking(true).map_err(failed("cannot follow the vmm worker"))?;
+        let control = tokio::net::UnixStream::from_std(ours).map_err(failed("cannot follow the vmm worker"))?;
+        let process = Self { child, control, received: Vec::new() };
+        process.check_room(plan.memory)?;
+        Ok(process)
+    }
+
+    fn check_room(&self, memory: u64) -> Result<()> {
+        let Some(id) = self.child.id() else { return Ok(()) };
+        budget::room_for(id).map_err(|left| {
+            let (memory, left) = (memory >> 20, left >> 20);
+            let message = format!(
+                "{memory} MiB of memory: the sandboxes that run leave {left} MiB; stop one or ask for less"
+            );
+            Error::Refused { fault: hv_core::Fault::Host, message }
+        })
+    }
+
+    /// The next report; `None` when the worker has closed the channel. Cancel-safe.
+    pub(crate) async fn report(&mut self) -> Option<Result<Report, MalformedReport>> {
+        loop {
+            match control::decode(&mut self.received) {
+                Ok(None) => {}
+                Ok(Some(report)) => return Some(Ok(report)),
+                Err(error) => return Some(Err(error)),
+            }
+            match self.control.read_buf(&mut self.received).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Ends the process at once.
+    pub(crate) fn kill(&mut self) {
+        // It fails only when the process has ended already.
+        drop(self.child.start_kill());
+    }
+
+    /// Waits for the process to end and says how it did, with its last words.
+    pub(crate) async fn wait(&mut self) -> String {
+        let mut words = Vec::new();
+        if let Some(stderr) = self.child.stderr.as_mut() {
+            let mut limited = stderr.take(LAST_WORDS as u64);
+            // What could be read is all there is to tell.
+            drop(limited.read_to_end(&mut words).await);
+        }
+        let status = match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let words = String::from_utf8_lossy(&words);
+        let words = words.trim();
+        if words.is_empty() { status } else { format!("{status}; {words}") }
+    }
+
+    /// The process, for a look at its use of memory.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+}
+
+/// Makes sure that our end of a stream does not hold up the runtime.
+pub(crate) fn into_tokio(stream: UnixStream) -> Result<tokio::net::UnixStream> {
+    let failed = |source| Error::Host { what: "cannot use a socket".into(), source };
+    stream.set_nonblocking(true).map_err(failed)?;
+    tokio::net::UnixStream::from_std(stream).map_err(failed)
+}

@@ -1,0 +1,85 @@
+//! What a vmm worker is told to build: plain data, validated before it is sent.
+//!
+//! A plan holds no path that the worker would open. Every file, directory and stream is opened by
+//! the host program and handed over as a descriptor with a [`Role`].
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the plan's form; a worker refuses any other.
+pub(crate) const PLAN_VERSION: u32 = 1;
+
+/// Most bytes of an encoded plan.
+pub(crate) const MAX_PLAN: usize = 64 * 1024;
+
+/// Most descriptors that can go with a plan (what one `SCM_RIGHTS` message takes).
+pub(crate) const MAX_DESCRIPTORS: usize = 250;
+
+/// A machine to build.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// [`PLAN_VERSION`].
+    pub(crate) version: u32,
+    /// How many processors.
+    pub(crate) vcpus: u32,
+    /// Bytes of guest RAM.
+    pub(crate) memory: u64,
+    /// The kernel's command line.
+    pub(crate) command_line: String,
+    /// Whether there is a 16550 for a kernel without a virtio console.
+    pub(crate) serial: bool,
+    /// Which of the descriptors is what, in the order in which they are sent.
+    pub(crate) roles: Vec<Role>,
+    /// The shares, as [`Role::Share`] counts them.
+    pub(crate) shares: Vec<SharePlan>,
+}
+
+/// What a descriptor is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    /// The host's hypervisor device.
+    Hypervisor,
+    /// The kernel file.
+    Kernel,
+    /// The initial RAM file system.
+    Initrd,
+    /// The root image, which the guest sees as its first disk, read-only.
+    Root,
+    /// The stream on which the guest's agent is reached.
+    Agent,
+    /// Where the guest's console goes.
+    Console,
+    /// The directory of the share with this number.
+    Share(usize),
+}
+
+/// One directory tree that the guest may mount.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SharePlan {
+    /// The name by which the guest mounts it.
+    pub(crate) tag: String,
+    /// Every change is refused by the server.
+    pub(crate) read_only: bool,
+    /// User and group of the guest to whom the host user's files belong there.
+    pub(crate) owner: (u32, u32),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_its_encoding() {
+        let plan = Plan {
+            version: PLAN_VERSION,
+            vcpus: 2,
+            memory: 512 << 20,
+            command_line: "console=hvc0".into(),
+            serial: true,
+            roles: vec![Role::Hypervisor, Role::Share(0)],
+            shares: vec![SharePlan { tag: "workspace".into(), read_only: true, owner: (0, 0) }],
+        };
+        let bytes = postcard::to_stdvec(&plan).unwrap();
+        assert!(bytes.len() < MAX_PLAN);
+        assert_eq!(postcard::from_bytes::<Plan>(&bytes).unwrap(), plan);
+    }
+}

@@ -1,0 +1,365 @@
+//! A running sandbox.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hv_core::Fault;
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::agent::{AgentClient, ExecSpec, Output, Process};
+use crate::config::{GuestFiles, SandboxBuilder};
+use crate::control::{MachineEnd, Report};
+use crate::error::{EndReason, Error, Result};
+use crate::host::{Console, Prepared, WorkerProcess, into_tokio, prepare};
+use crate::protocol::{BootFacts, Configure, Mount, Octets};
+use crate::timeline::{BootTimeline, Phase, monotonic_ns};
+
+/// How long the guest's processes may take to end before a stop kills them.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a stop as a whole may take before the worker is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// A running sandbox. Dropping it ends the machine at once.
+#[derive(Debug)]
+pub struct Sandbox {
+    agent: AgentClient,
+    facts: BootFacts,
+    watched: Watched,
+    worker: Option<u32>,
+    _supervision: Supervision,
+}
+
+/// What the supervisor and the handle share.
+#[derive(Clone, Debug)]
+struct Watched {
+    console: Console,
+    timeline: Arc<Mutex<BootTimeline>>,
+    end: watch::Receiver<Option<End>>,
+    kill: Arc<Notify>,
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug)]
+enum End {
+    /// It never ran a machine.
+    Refused(Fault, String),
+    /// The machine ran.
+    Ran(EndReason),
+}
+
+impl Sandbox {
+    /// Settings for a sandbox of the guest that [`GuestFiles::locate`] finds.
+    pub fn builder() -> SandboxBuilder {
+        Self::of(GuestFiles::locate())
+    }
+
+    /// Settings for a sandbox of this guest.
+    pub fn of(guest: GuestFiles) -> SandboxBuilder {
+        SandboxBuilder::new(guest)
+    }
+
+    pub(crate) async fn start(config: SandboxBuilder) -> Result<Self> {
+        let prepared = prepare(&config)?;
+        let spawned = monotonic_ns();
+        let process = WorkerProcess::spawn(
+            config.worker_program.as_deref(),
+            &prepared.plan,
+            &prepared.files,
+        )?;
+        let worker = process.id();
+        let configure = configuration(&config, &prepared);
+        let Prepared { agent, console, console_log, .. } = prepared;
+        let (watched, supervision) =
+            supervise(process, into_tokio(console)?, Console::new(console_log));
+        watched.mark(Phase::Spawned, spawned);
+        let (agent, facts) = watched.ready(into_tokio(agent)?, configure, config.start_timeout).await?;
+        Ok(Self { agent, facts, watched, worker, _supervision: supervision })
+    }
+
+    /// Starts a command and gives its streams.
+    ///
+    /// # Errors
+    /// The command cannot be started in the guest, or the sandbox has ended.
+    pub async fn exec(&self, spec: ExecSpec) -> Result<Process> {
+        self.watched.while_running(self.agent.exec(spec)).await
+    }
+
+    /// Runs a command to its end and collects what it wrote.
+    ///
+    /// # Errors
+    /// As [`Sandbox::exec`].
+    pub async fn output(&self, spec: ExecSpec) -> Result<Output> {
+        let process = self.exec(spec).await?;
+        self.watched.while_running(process.output()).await
+    }
+
+    /// Reads a whole regular file of the guest, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// The guest's error, by its number; or the sandbox has ended.
+    pub async fn read_file(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Vec<u8>> {
+        self.watched.while_running(self.agent.read_file(path.as_ref(), 0, limit)).await
+    }
+
+    /// Creates or replaces a regular file of the guest.
+    ///
+    /// # Errors
+    /// The guest's error, by its number; or the sandbox has ended.
+    pub async fn write_file(&self, path: impl AsRef<[u8]>, mode: u32, content: &[u8]) -> Result<()> {
+        self.watched.while_running(self.agent.write_file(path.as_ref(), mode, content)).await
+    }
+
+    /// The release of the guest's kernel, in the guest's own words.
+    #[must_use]
+    pub fn kernel(&self) -> &str {
+        &self.facts.kernel
+    }
+
+    /// When each phase of the start was reached.
+    #[must_use]
+    pub fn timeline(&self) -> BootTimeline {
+        self.watched.timeline().clone()
+    }
+
+    /// The last 64 KiB of the guest's console. It is the guest's text: do not print it to a
+    /// terminal as it is.
+    #[must_use]
+    pub fn console(&self) -> Vec<u8> {
+        self.watched.console.tail()
+    }
+
+    /// Why the console log file is not written any more, if it is not.
+    #[must_use]
+    pub fn console_problem(&self) -> Option<String> {
+        self.watched.console.problem()
+    }
+
+    /// The process id of the vmm worker.
+    #[must_use]
+    pub const fn worker_id(&self) -> Option<u32> {
+        self.worker
+    }
+
+    /// Waits for the sandbox to end and says why. Cancel-safe.
+    pub async fn wait(&self) -> EndReason {
+        self.watched.ended().await.reason()
+    }
+
+    /// Ends the machine at once, as a power failure does. [`Sandbox::wait`] returns after it.
+    pub fn kill(&self) {
+        self.watched.kill.notify_one();
+    }
+
+    /// Ends the guest's processes, powers the guest off and waits for the end. A guest that does
+    /// not do it in time is killed.
+    ///
+    /// # Errors
+    /// None today; a later version may report what was lost.
+    pub async fn stop(self) -> Result<EndReason> {
+        // A guest whose agent does not answer is killed below.
+        drop(self.agent.shutdown(STOP_GRACE).await);
+        if let Ok(reason) = tokio::time::timeout(STOP_LIMIT, self.wait()).await {
+            return Ok(reason);
+        }
+        self.kill();
+        Ok(self.wait().await)
+    }
+}
+
+/// The supervisor, which ends with its handle, and the worker with it.
+#[derive(Debug)]
+struct Supervision(JoinHandle<()>);
+
+impl Drop for Supervision {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {
+    let mounts = prepared.mounts.iter().map(|(tag, path, read_only)| Mount {
+        tag: tag.clone(),
+        path: path.as_os_str().as_encoded_bytes().into(),
+        read_only: *read_only,
+    });
+    let environment = config.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
+    Configure {
+        hostname: config.hostname.clone(),
+        mounts: mounts.collect(),
+        environment: environment.map(Octets).collect(),
+    }
+}
+
+impl End {
+    fn reason(self) -> EndReason {
+        match self {
+            Self::Ran(reason) => reason,
+            Self::Refused(_, message) => EndReason::WorkerDied(message),
+        }
+    }
+
+    fn error(self) -> Error {
+        match self {
+            Self::Ran(reason) => Error::Ended(reason),
+            Self::Refused(fault, message) => Error::Refused { fault, message },
+        }
+    }
+}
+
+impl Watched {
+    fn timeline(&self) -> MutexGuard<'_, BootTimeline> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mark(&self, phase: Phase, at: u64) {
+        self.timeline().mark(phase, at);
+    }
+
+    async fn ended(&self) -> End {
+        let mut end = self.end.clone();
+        let ended = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        // The sender goes without a value only when the supervisor was aborted.
+        ended.unwrap_or(End::Ran(EndReason::Killed))
+    }
+
+    /// Carries out a call on the agent, and gives the sandbox's end as the reason when the agent
+    /// went away because of it.
+    async fn while_running<T>(&self, call: impl Future<Output = Result<T, crate::agent::AgentError>>) -> Result<T> {
+        let error = match call.await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        if !error.is_gone() {
+            return Err(error.into());
+        }
+        // The stream to the agent closes a moment before the worker's end is known.
+        match tokio::time::timeout(Duration::from_secs(2), self.ended()).await {
+            Ok(end) => Err(end.error()),
+            Err(_) => Err(error.into()),
+        }
+    }
+
+    async fn ready(
+        &self,
+        stream: tokio::net::UnixStream,
+        configure: Configure,
+        limit: Duration,
+    ) -> Result<(AgentClient, BootFacts)> {
+        let connect = async {
+            let agent = AgentClient::connect(stream).await?;
+            let facts = agent.configure(configure).await?;
+            Ok((agent, facts))
+        };
+        let (agent, facts) = tokio::select! {
+            result = self.while_running(connect) => result?,
+            end = self.ended() => return Err(end.error()),
+            () = tokio::time::sleep(limit) => {
+                let console = self.console.last_line();
+                return Err(Error::StartTimeout { seconds: limit.as_secs(), console });
+            }
+        };
+        let now = monotonic_ns();
+        self.mark(Phase::AgentReady, now);
+        self.mark(Phase::InitStarted, now - facts.ready_ns.saturating_sub(facts.init_ns).min(now));
+        Ok((agent, facts))
+    }
+}
+
+fn supervise(
+    process: WorkerProcess,
+    console_stream: tokio::net::UnixStream,
+    console: Console,
+) -> (Watched, Supervision) {
+    let (sender, end) = watch::channel(None);
+    let watched = Watched { console, timeline: Arc::default(), end, kill: Arc::default() };
+    let supervisor = Supervisor { process, console_stream, watched: watched.clone(), killed: false };
+    let task = tokio::spawn(async move {
+        let end = supervisor.run().await;
+        // Nobody may be listening any more.
+        drop(sender.send(Some(end)));
+    });
+    (watched, Supervision(task))
+}
+
+struct Supervisor {
+    process: WorkerProcess,
+    console_stream: tokio::net::UnixStream,
+    watched: Watched,
+    killed: bool,
+}
+
+impl Supervisor {
+    async fn run(mut self) -> End {
+        let mut last = None;
+        let mut buffer = vec![0; 16 << 10];
+        loop {
+            tokio::select! {
+                report = self.process.report() => match report {
+                    Some(Ok(Report::Phase(phase, at))) => self.watched.mark(phase, at),
+                    Some(Ok(report)) => last = Some(report),
+                    Some(Err(_)) => self.process.kill(),
+                    None => break,
+                },
+                read = self.console_stream.read(&mut buffer) => match read {
+                    Ok(count) if count > 0 => self.take_console(&buffer, count),
+                    // The worker has closed it, so it is about to end.
+                    _ => break,
+                },
+                () = self.watched.kill.notified() => {
+                    self.killed = true;
+                    self.process.kill();
+                }
+            }
+        }
+        self.finish(last, &mut buffer).await
+    }
+
+    fn take_console(&self, buffer: &[u8], count: usize) {
+        self.watched.console.append(buffer.get(..count).unwrap_or_default());
+    }
+
+    /// Takes what is left in the pipes of a worker that is ending.
+    async fn finish(mut self, mut last: Option<Report>, buffer: &mut [u8]) -> End {
+        let rest = async {
+            while let Some(Ok(report)) = self.process.report().await {
+                if !matches!(report, Report::Phase(..)) {
+                    last = Some(report);
+                }
+            }
+        };
+        tokio::select! {
+            () = rest => {}
+            () = self.watched.kill.notified() => self.killed = true,
+        }
+        while let Ok(count @ 1..) = self.console_stream.read(buffer).await {
+            self.take_console(buffer, count);
+        }
+        if self.killed {
+            self.process.kill();
+        }
+        let words = self.process.wait().await;
+        self.end(last, words)
+    }
+
+    fn end(&self, last: Option<Report>, words: String) -> End {
+        match last {
+            Some(Report::Refused(refusal)) => End::Refused(refusal.fault.into(), refusal.message),
+            Some(Report::Ended(end)) => End::Ran(self.reason(end)),
+            _ if self.killed => End::Ran(EndReason::Killed),
+            _ => End::Ran(EndReason::WorkerDied(words)),
+        }
+    }
+
+    fn reason(&self, end: MachineEnd) -> EndReason {
+        match (end, self.watched.console.panic_reason()) {
+            (MachineEnd::Reset | MachineEnd::Crash(_), Some(reason)) => EndReason::Panicked(reason),
+            (MachineEnd::PowerOff, _) => EndReason::PoweredOff,
+            (MachineEnd::Reset, None) => EndReason::Rebooted,
+            (MachineEnd::Crash(text), None) => EndReason::Crashed(text),
+            (MachineEnd::Hypervisor(text), _) => EndReason::Hypervisor(text),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The machine's devices, and where they sit.
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use devices::block::{Block, DiskAccess, FileDisk};
+use devices::bus::{Bus, BusBuilder, BusDevice, BusError};
+use devices::console::ConsolePort;
+use devices::fs::Fs;
+use devices::legacy::{PowerControl, PowerSwitch, ResetLine, Rtc, Serial};
+use devices::rng::{OsEntropy, Rng};
+use devices::virtio::transport::connect;
+use devices::virtio::{VirtioDevice, VirtioMmio};
+use devices::vsock::{Arranged, Vsock, unix_stream};
+use hv_core::{DoorbellSpace, Fault, GuestRam, IrqChip, IrqLayout, Partition};
+
+use super::chain;
+use super::console::Console;
+use super::files::Files;
+use super::power::Power;
+use super::share::Share;
+use crate::boot::layout::{
+    KEYBOARD_PORT, RTC_PORT, SERIAL_LINE, SERIAL_PORT, SLEEP_CONTROL_PORT,
+};
+use crate::boot::{AnnouncedDevice, DeviceWindows};
+use crate::control::Refusal;
+use crate::plan::{Plan, Role};
+use crate::protocol;
+use crate::worker::Reporter;
+
+/// The guest's address on its sockets; every guest has the host to itself.
+const GUEST_CID: u64 = 3;
+
+/// A machine's devices.
+#[derive(Debug)]
+pub(super) struct Devices {
+    /// What the guest's accesses reach.
+    pub(super) bus: Arc<Bus>,
+    /// What the kernel is told of.
+    pub(super) announced: Vec<AnnouncedDevice>,
+    connected: Vec<VirtioMmio>,
+}
+
+impl Devices {
+    /// Makes the devices of `plan`.
+    pub(super) fn build(
+        plan: &Plan,
+        files: &mut Files,
+        partition: &Arc<dyn Partition>,
+        ram: &GuestRam,
+        power: &Arc<Power>,
+        reporter: &Arc<Reporter>,
+    ) -> Result<Self, Refusal> {
+        let console = Console::new(files.take(Role::Console)?, reporter).map_err(host)?;
+        let mut machine = Assembly::new(partition, ram)?;
+        machine.legacy(power, plan.serial.then_some(&console))?;
+        let port = ConsolePort::console(console.sink().map_err(host)?);
+        machine.add(devices::console::Console::new(vec![port]).map_err(host)?)?;
+        machine.add(Rng::new(OsEntropy))?;
+        machine.add(sockets(files)?)?;
+        if let Some(root) = files.take_optional(Role::Root) {
+            let disk = FileDisk::new(File::from(root), DiskAccess::ReadOnly).map_err(caller)?;
+            machine.add(Block::new(disk, "root"))?;
+        }
+        for (number, share) in plan.shares.iter().enumerate() {
+            let backend = Share::new(files.take(Role::Share(number))?, share).map_err(host)?;
+            machine.add(Fs::new(&share.tag, 1, Arc::new(backend)).map_err(caller)?)?;
+        }
+        let devices = machine.finish();
+        console.watch(&devices.bus);
+        Ok(devices)
+    }
+
+    /// Stops every device, so that what it had in hand is done.
+    pub(super) fn stop(&self) {
+        for device in &self.connected {
+            device.pause();
+        }
+    }
+}
+
+fn sockets(files: &mut Files) -> Result<Vsock, Refusal> {
+    let agent = UnixStream::from(files.take(Role::Agent)?);
+    let stream = unix_stream(agent).map_err(host)?;
+    let backend = Arranged::new([(protocol::PORT, stream)]);
+    Vsock::new(GUEST_CID, Arc::new(backend)).map_err(host)
+}
+
+/// Devices that are being put together.
+struct Assembly<'a> {
+    partition: &'a Arc<dyn Partition>,
+    ram: &'a GuestRam,
+    bus: BusBuilder,
+    windows: DeviceWindows,
+    announced: Vec<AnnouncedDevice>,
+    connected: Vec<VirtioMmio>,
+}
+
+impl<'a> Assembly<'a> {
+    fn new(partition: &'a Arc<dyn Partition>, ram: &'a GuestRam) -> Result<Self, Refusal> {
+        let lines = match partition.irq().layout() {
+            IrqLayout::X86_64 { lines, .. } => lines,
+            _ => return Err(Refusal::new(Fault::Host, "this machine has no I/O APIC")),
+        };
+        Ok(Self {
+            partition,
+            ram,
+            bus: BusBuilder::new(),
+            windows: DeviceWindows::new(lines)?,
+            announced: Vec::new(),
+            connected: Vec::new(),
+        })
+    }
+
+    fn port(&mut self, base: u16, length: u64, device: Arc<dyn BusDevice>) -> Result<(), BusError> {
+        self.bus.insert(DoorbellSpace::Pio, u64::from(base), length, device)
+    }
+
+    fn legacy(&mut self, power: &Arc<Power>, serial: Option<&Console>) -> Result<(), Refusal> {
+        let switch: Arc<dyn PowerSwitch> = Arc::clone(power) as Arc<dyn PowerSwitch>;
+        let control = Arc::new(PowerControl::new(Arc::clone(&switch)));
+        self.port(SLEEP_CONTROL_PORT, PowerControl::LEN, control).map_err(host)?;
+        let reset = Arc::new(ResetLine::new(switch));
+        self.port(KEYBOARD_PORT, ResetLine::LEN, reset).map_err(host)?;
+        self.port(RTC_PORT, Rtc::LEN, Arc::new(Rtc::host_time())).map_err(host)?;
+        if let Some(console) = serial {
+            let sink = console.sink().map_err(host)?;
+            let irq: Arc<dyn IrqChip> = Arc::new(Lines(Arc::clone(self.partition)));
+            let uart = Arc::new(Serial::new(irq, SERIAL_LINE, sink));
+            self.port(SERIAL_PORT, Serial::LEN, uart).map_err(host)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, device: impl VirtioDevice + 'static) -> Result<(), Refusal> {
+        let window = self.windows.allocate()?;
+        let device = connect(
+            Box::new(device),
+            self.partition,
+            self.ram,
+            &mut self.bus,
+            window.address,
+            window.line,
+        );
+        self.connected.push(device.map_err(host)?);
+        self.announced.push(window);
+        Ok(())
+    }
+
+    fn finish(self) -> Devices {
+        Devices {
+            bus: Arc::new(self.bus.build()),
+            announced: self.announced,
+            connected: self.connected,
+        }
+    }
+}
+
+/// The partition's interrupt controller as a value of its own.
+struct Lines(Arc<dyn Partition>);
+
+impl IrqChip for Lines {
+    fn set_line(&self, line: u32, high: bool) -> hv_core::Result<()> {
+        self.0.irq().set_line(line, high)
+    }
+
+    fn msi(&self, msi: hv_core::Msi) -> hv_core::Result<()> {
+        self.0.irq().msi(msi)
+    }
+
+    fn layout(&self) -> IrqLayout {
+        self.0.irq().layout()
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "shaped for map_err")]
+fn host(error: impl std::error::Error) -> Refusal {
+    Refusal::new(Fault::Host, chain(&error))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "shaped for map_err")]
+fn caller(error: impl std::error::Error) -> Refusal {
+    Refusal::new(Fault::Caller, chain(&error))
+}

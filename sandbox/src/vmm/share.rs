@@ -1,0 +1,76 @@
+//! Joins the share's server to the file system device.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{PoisonError, RwLock};
+
+use devices::fs::FsBackend;
+use devices::virtio::{Reader, Writer};
+use fsshare::transfer;
+use fsshare::{Config, Error, Owner, Server};
+
+use crate::plan::SharePlan;
+
+/// A share as the device sees it.
+#[derive(Debug)]
+pub(super) struct Share {
+    root: OwnedFd,
+    read_only: bool,
+    owner: Owner,
+    /// Replaced when the guest's driver starts over. `None` only when that failed.
+    server: RwLock<Option<Server>>,
+}
+
+impl Share {
+    /// A share of the directory `root`.
+    pub(super) fn new(root: OwnedFd, plan: &SharePlan) -> Result<Self, Error> {
+        let owner = Owner { uid: plan.owner.0, gid: plan.owner.1 };
+        let share = Self { root, read_only: plan.read_only, owner, server: RwLock::new(None) };
+        *share.server.write().unwrap_or_else(PoisonError::into_inner) = Some(share.serve()?);
+        Ok(share)
+    }
+
+    fn serve(&self) -> Result<Server, Error> {
+        let root = self.root.try_clone().map_err(Error::Root)?;
+        let config = Config::new(root);
+        Server::new(Config { read_only: self.read_only, owner: self.owner, ..config })
+    }
+}
+
+impl FsBackend for Share {
+    fn handle(&self, request: &mut Reader<'_>, reply: &mut Writer<'_>) -> usize {
+        let server = self.server.read().unwrap_or_else(PoisonError::into_inner);
+        let served = server.as_ref().map(|server| server.handle(&mut In(request), &mut Out(reply)));
+        // A request that cannot be answered at all is one that no driver sends; it gets no reply.
+        served.and_then(Result::ok).unwrap_or(0)
+    }
+
+    fn reset(&self) {
+        let fresh = self.serve().ok();
+        *self.server.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+}
+
+struct In<'a, 'b>(&'a mut Reader<'b>);
+
+impl transfer::Reader for In<'_, '_> {
+    fn remaining(&self) -> usize {
+        self.0.remaining()
+    }
+
+    fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact(buffer).map_err(io::Error::other)
+    }
+}
+
+struct Out<'a, 'b>(&'a mut Writer<'b>);
+
+impl transfer::Writer for Out<'_, '_> {
+    fn available(&self) -> usize {
+        self.0.available()
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes).map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,114 @@
+//! The worker processes of a sandbox.
+//!
+//! A program that embeds this crate is also its own worker: it calls [`init`] first thing in
+//! `main`, which returns at once in the program itself and never in a worker.
+
+mod confine;
+
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::exit;
+use std::sync::Arc;
+
+use hv_core::Fault;
+
+use crate::control::{self, FaultCode, Refusal, Report};
+use crate::host::receive_plan;
+use crate::plan::{PLAN_VERSION, Plan};
+use crate::timeline::{Phase, monotonic_ns};
+use crate::vmm::{self, Files};
+
+/// The environment variable that makes a program a worker.
+pub(crate) const WORKER_VARIABLE: &str = "COFFERDAM_WORKER";
+
+/// The value of [`WORKER_VARIABLE`] for the process that runs the virtual machine.
+pub(crate) const WORKER_KIND: &str = "vmm";
+
+/// The exit status of a worker that reported why it ended.
+const REPORTED: i32 = 0;
+
+/// The exit status of a worker that could not even report.
+const SPEECHLESS: i32 = 70;
+
+/// Becomes a worker, if this process was started to be one; returns otherwise.
+///
+/// Call it before anything else in `main`: a worker has no arguments to parse, no runtime to
+/// start and nothing to print.
+pub fn init() {
+    if std::env::var_os(WORKER_VARIABLE).is_some_and(|kind| kind == WORKER_KIND) {
+        run();
+    }
+}
+
+fn run() -> ! {
+    let started = monotonic_ns();
+    let Ok((control, plan, files)) = receive() else { exit(SPEECHLESS) };
+    let reporter = Arc::new(Reporter(control));
+    reporter.phase_at(Phase::WorkerStarted, started);
+    if let Err(refusal) = work(&reporter, &plan, files) {
+        reporter.send(&Report::Refused(refusal));
+    }
+    exit(REPORTED)
+}
+
+fn receive() -> io::Result<(UnixStream, Plan, Vec<OwnedFd>)> {
+    // The channel came as standard input, which needs no agreement on a number.
+    let stdin = rustix::stdio::stdin().try_clone_to_owned()?;
+    let control = UnixStream::from(stdin);
+    let (plan, files) = receive_plan(&control)?;
+    if plan.version != PLAN_VERSION || plan.roles.len() != files.len() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((control, plan, files))
+}
+
+fn work(reporter: &Arc<Reporter>, plan: &Plan, files: Vec<OwnedFd>) -> Result<(), Refusal> {
+    confine::enter().map_err(|error| Refusal::new(Fault::Host, error))?;
+    reporter.phase(Phase::Confined);
+    reporter.end_with_the_host()?;
+    let end = vmm::run(plan, Files::new(&plan.roles, files), reporter)?;
+    reporter.send(&Report::Ended(end));
+    Ok(())
+}
+
+/// Tells the host program what happens here.
+#[derive(Debug)]
+pub(crate) struct Reporter(UnixStream);
+
+impl Reporter {
+    /// Ends this process when the host program is gone: nothing of a sandbox may outlive it.
+    fn end_with_the_host(&self) -> Result<(), Refusal> {
+        let thread = || -> io::Result<()> {
+            let mut control = self.0.as_fd().try_clone_to_owned().map(UnixStream::from)?;
+            let watch = move || {
+                while control.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+                exit(REPORTED);
+            };
+            std::thread::Builder::new().name("host".into()).stack_size(64 << 10).spawn(watch)?;
+            Ok(())
+        };
+        thread().map_err(|error| Refusal::new(Fault::Host, error))
+    }
+
+    /// Reports a phase that is reached now.
+    pub(crate) fn phase(&self, phase: Phase) {
+        self.phase_at(phase, monotonic_ns());
+    }
+
+    /// Reports a phase that was reached before.
+    pub(crate) fn phase_at(&self, phase: Phase, at: u64) {
+        self.send(&Report::Phase(phase, at));
+    }
+
+    fn send(&self, report: &Report) {
+        // When it fails the host program is gone, and the watching thread ends this process.
+        drop(control::send(&self.0, report));
+    }
+}
+
+impl Refusal {
+    pub(crate) fn new(fault: Fault, error: impl std::fmt::Display) -> Self {
+        Self { fault: FaultCode::from(fault), message: error.to_string() }
+    }
+}
