@@ -13,6 +13,7 @@ mod at {
     pub(super) const DRIVER_FEATURES: u64 = 0x20;
     pub(super) const DRIVER_FEATURES_SEL: u64 = 0x24;
     pub(super) const QUEUE_SEL: u64 = 0x30;
+    pub(super) const QUEUE_NUM_MAX: u64 = 0x34;
     pub(super) const QUEUE_NUM: u64 = 0x38;
     pub(super) const QUEUE_READY: u64 = 0x44;
     pub(super) const STATUS: u64 = 0x70;
@@ -23,6 +24,9 @@ mod at {
 const VERSION_1: u64 = 1 << 32;
 const RING: u64 = 3 << 28;
 
+/// `DEVICE_NEEDS_RESET` of the status.
+const NEEDS_RESET: u32 = 64;
+
 /// A device behind its registers, with its rings in RAM.
 #[derive(Debug)]
 pub struct Driver {
@@ -32,6 +36,8 @@ pub struct Driver {
     pub ram: GuestRam,
     /// Chains that were made available so far, of each queue.
     offered: BTreeMap<u64, u16>,
+    /// Features and queues of the session.
+    session: (u64, u64),
 }
 
 impl Driver {
@@ -47,6 +53,7 @@ impl Driver {
             transport,
             ram,
             offered: BTreeMap::new(),
+            session: (0, 0),
         }
     }
 
@@ -55,6 +62,7 @@ impl Driver {
     pub fn start(&mut self, features: u64, queues: u64) {
         self.transport.pause();
         self.offered.clear();
+        self.session = (features, queues);
         for status in [0, 1, 3] {
             self.write(at::STATUS, status);
         }
@@ -71,7 +79,10 @@ impl Driver {
     fn set_up_queue(&self, index: u64) {
         let place = rings::place(index);
         self.write(at::QUEUE_SEL, u32::try_from(index).unwrap_or(0));
-        self.write(at::QUEUE_NUM, u32::from(place.size));
+        self.write(
+            at::QUEUE_NUM,
+            u32::from(place.size).min(self.read(at::QUEUE_NUM_MAX)),
+        );
         for (register, address) in
             at::ADDRESSES
                 .into_iter()
@@ -115,13 +126,26 @@ impl Driver {
         *offered = offered.wrapping_add(u16::try_from(heads.len()).unwrap_or(0));
     }
 
-    /// Lets the device look at every queue once. It is stopped afterwards, so what it did is complete.
+    /// Lets the device look at every queue once. It is stopped afterwards, so what it did is complete. If a ring was broken,
+    /// a new session begins.
     ///
     /// # Panics
     /// The host has no thread.
-    pub fn turn(&self) {
-        self.transport.resume().expect("a thread");
+    pub fn turn(&mut self) {
+        self.transport
+            .resume()
+            .expect("sound registers and a thread");
         self.transport.pause();
+        if self.read(at::STATUS) & NEEDS_RESET != 0 {
+            let (features, queues) = self.session;
+            self.start(features, queues);
+        }
+    }
+
+    fn read(&self, offset: u64) -> u32 {
+        let mut word = [0; 4];
+        self.transport.read(offset, &mut word);
+        u32::from_le_bytes(word)
     }
 
     /// Writes a register.

@@ -50,7 +50,7 @@ pub fn offer(ram: &GuestRam, place: &QueueState, input: &mut Input<'_>) {
     for slot in 0..count {
         put(
             ram,
-            place.descriptors + 16 * u64::from(slot),
+            place.descriptors.wrapping_add(16 * u64::from(slot)),
             &descriptor(slot, input),
         );
     }
@@ -60,12 +60,12 @@ pub fn offer(ram: &GuestRam, place: &QueueState, input: &mut Input<'_>) {
         let entry = place.next_avail.wrapping_add(slot) % SIZE;
         put(
             ram,
-            place.available + 4 + 2 * u64::from(entry),
+            place.available.wrapping_add(4 + 2 * u64::from(entry)),
             &u16::from(input.u8() & 0x3f).to_le_bytes(),
         );
     }
     put(ram, place.available, &u16::from(heads >> 7).to_le_bytes());
-    put(ram, place.available + 2, &index.to_le_bytes());
+    put(ram, place.available.wrapping_add(2), &index.to_le_bytes());
 }
 
 /// One descriptor: address, length, flags, next. A driver chains to the slot behind unless it is told otherwise.

@@ -43,6 +43,7 @@ pub struct SandboxBuilder {
     pub(crate) console_log: Option<PathBuf>,
     pub(crate) start_timeout: Duration,
     pub(crate) worker_program: Option<PathBuf>,
+    pub(crate) slow_hypervisor: bool,
 }
 
 impl SandboxBuilder {
@@ -62,6 +63,7 @@ impl SandboxBuilder {
             console_log: None,
             start_timeout: Duration::from_secs(60),
             worker_program: None,
+            slow_hypervisor: false,
         }
     }
 
@@ -97,7 +99,11 @@ impl SandboxBuilder {
 
     /// Shares `directory` with the guest, at the same path, for reading and writing.
     pub fn workspace(self, directory: impl Into<PathBuf>) -> Self {
-        self.mount(Mount { host: directory.into(), guest: None, read_only: false })
+        self.mount(Mount {
+            host: directory.into(),
+            guest: None,
+            read_only: false,
+        })
     }
 
     /// Shares a directory with the guest.
@@ -156,6 +162,13 @@ impl SandboxBuilder {
         self
     }
 
+    /// Starts even where the hypervisor only interprets an unmodified kernel, which then takes
+    /// hours to boot. For bare-metal test guests.
+    pub const fn slow_hypervisor(mut self, accepted: bool) -> Self {
+        self.slow_hypervisor = accepted;
+        self
+    }
+
     /// Starts the sandbox and waits until commands can run in it. Dropping the future stops what
     /// was started.
     ///
@@ -183,8 +196,8 @@ impl GuestFiles {
     pub fn in_folder(folder: &Path) -> Self {
         Self {
             kernel: folder.join("kernel/vmlinux"),
-            initrd: folder.join("initrd.cpio"),
-            root: Some(folder.join("root.erofs")),
+            initrd: folder.join("initrd/initrd.cpio"),
+            root: Some(folder.join("root/root.erofs")),
         }
     }
 
@@ -198,17 +211,27 @@ impl GuestFiles {
             return Self::in_folder(&folder);
         }
         let data = data_folder().join("cofferdam/guest");
-        let found = beside_program().into_iter().find(|folder| folder.join("root.erofs").is_file());
+        let found = beside_program()
+            .into_iter()
+            .find(|folder| folder.join("root/root.erofs").is_file());
         Self::in_folder(&found.unwrap_or(data))
     }
 }
 
 fn beside_program() -> Vec<PathBuf> {
     let program = std::env::current_exe().unwrap_or_default();
-    program.ancestors().skip(1).take(3).map(|folder| folder.join("guest")).collect()
+    program
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(|folder| folder.join("guest"))
+        .collect()
 }
 
 fn data_folder() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).unwrap_or_default()
+    std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(home)
+        .unwrap_or_default()
 }

@@ -114,7 +114,10 @@ mod tests {
     fn reports() -> Vec<Report> {
         vec![
             Report::Phase(Phase::VcpuEntered, 17),
-            Report::Refused(Refusal { fault: FaultCode::Caller, message: "no".into() }),
+            Report::Refused(Refusal {
+                fault: FaultCode::Caller,
+                message: "no".into(),
+            }),
             Report::Ended(MachineEnd::Crash("triple fault".into())),
         ]
     }

@@ -36,11 +36,21 @@ pub struct Check {
 
 impl Check {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, found: found.into(), remedy: None }
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            found: found.into(),
+            remedy: None,
+        }
     }
 
     fn failed(name: &'static str, found: impl Into<String>, remedy: &'static str) -> Self {
-        Self { name, verdict: Verdict::Failed, found: found.into(), remedy: Some(remedy) }
+        Self {
+            name,
+            verdict: Verdict::Failed,
+            found: found.into(),
+            remedy: Some(remedy),
+        }
     }
 }
 
@@ -97,7 +107,12 @@ fn memory() -> Check {
         Check::ok("memory", found)
     } else {
         let remedy = Some("give guests less with --memory");
-        Check { name: "memory", verdict: Verdict::Warning, found, remedy }
+        Check {
+            name: "memory",
+            verdict: Verdict::Warning,
+            found,
+            remedy,
+        }
     }
 }
 
@@ -119,11 +134,14 @@ fn share_confinement() -> Check {
 
 fn file(name: &'static str, path: Option<&Path>) -> Check {
     const REMEDY: &str = "`cargo xtask guest` makes it; or name one with an option";
-    let Some(path) = path else { return Check::failed(name, "none is set", REMEDY) };
+    let Some(path) = path else {
+        return Check::failed(name, "none is set", REMEDY);
+    };
     match std::fs::metadata(path) {
-        Ok(data) if data.is_file() => {
-            Check::ok(name, format!("{} ({} KiB)", path.display(), data.len() >> 10))
-        }
+        Ok(data) if data.is_file() => Check::ok(
+            name,
+            format!("{} ({} KiB)", path.display(), data.len() >> 10),
+        ),
         Ok(_) => Check::failed(name, format!("{} is not a file", path.display()), REMEDY),
         Err(error) => Check::failed(name, format!("{}: {error}", path.display()), REMEDY),
     }
@@ -141,7 +159,12 @@ fn kernel_share(path: &Path) -> Check {
     }
     let found = "virtiofs is not built in (a compressed kernel cannot be looked into)".into();
     let remedy = Some("use a kernel with it, or put its module into the initial RAM file system");
-    Check { name, verdict: Verdict::Warning, found, remedy }
+    Check {
+        name,
+        verdict: Verdict::Warning,
+        found,
+        remedy,
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +174,11 @@ mod tests {
     #[test]
     fn every_failure_has_a_remedy() {
         let absent = Path::new("/nonexistent");
-        let files = GuestFiles { kernel: absent.into(), initrd: absent.into(), root: None };
+        let files = GuestFiles {
+            kernel: absent.into(),
+            initrd: absent.into(),
+            root: None,
+        };
         let checks = doctor(&files);
         let of = |name| checks.iter().find(|check| check.name == name).unwrap();
         for name in ["kernel file", "initial RAM file system", "root image"] {
@@ -159,7 +186,11 @@ mod tests {
         }
         assert_eq!(of("memory").verdict, Verdict::Ok);
         for check in &checks {
-            assert_eq!(check.remedy.is_none(), check.verdict == Verdict::Ok, "{check:?}");
+            assert_eq!(
+                check.remedy.is_none(),
+                check.verdict == Verdict::Ok,
+                "{check:?}"
+            );
         }
     }
 

@@ -76,7 +76,11 @@ mod tests {
             command_line: "console=hvc0".into(),
             serial: true,
             roles: vec![Role::Hypervisor, Role::Share(0)],
-            shares: vec![SharePlan { tag: "workspace".into(), read_only: true, owner: (0, 0) }],
+            shares: vec![SharePlan {
+                tag: "workspace".into(),
+                read_only: true,
+                owner: (0, 0),
+            }],
         };
         let bytes = postcard::to_stdvec(&plan).unwrap();
         assert!(bytes.len() < MAX_PLAN);

@@ -6,7 +6,7 @@ use std::path::Path;
 #[must_use]
 pub(crate) fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 /// Whether the processor has the extension that lets KVM run an unmodified kernel. Without it,
@@ -20,7 +20,10 @@ pub(crate) fn runs_unmodified_kernels() -> bool {
 /// Whether `/proc/cpuinfo` lists AMD's SVM or Intel's VMX.
 fn has_virtualization(cpuinfo: &str) -> bool {
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
-    flags.is_some_and(|line| line.split_whitespace().any(|flag| matches!(flag, "svm" | "vmx")))
+    flags.is_some_and(|line| {
+        line.split_whitespace()
+            .any(|flag| matches!(flag, "svm" | "vmx"))
+    })
 }
 
 #[cfg(test)]

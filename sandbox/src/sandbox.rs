@@ -71,12 +71,25 @@ impl Sandbox {
         )?;
         let worker = process.id();
         let configure = configuration(&config, &prepared);
-        let Prepared { agent, console, console_log, .. } = prepared;
+        let Prepared {
+            agent,
+            console,
+            console_log,
+            ..
+        } = prepared;
         let (watched, supervision) =
             supervise(process, into_tokio(console)?, Console::new(console_log));
         watched.mark(Phase::Spawned, spawned);
-        let (agent, facts) = watched.ready(into_tokio(agent)?, configure, config.start_timeout).await?;
-        Ok(Self { agent, facts, watched, worker, _supervision: supervision })
+        let (agent, facts) = watched
+            .ready(into_tokio(agent)?, configure, config.start_timeout)
+            .await?;
+        Ok(Self {
+            agent,
+            facts,
+            watched,
+            worker,
+            _supervision: supervision,
+        })
     }
 
     /// Starts a command and gives its streams.
@@ -101,15 +114,24 @@ impl Sandbox {
     /// # Errors
     /// The guest's error, by its number; or the sandbox has ended.
     pub async fn read_file(&self, path: impl AsRef<[u8]>, limit: u64) -> Result<Vec<u8>> {
-        self.watched.while_running(self.agent.read_file(path.as_ref(), 0, limit)).await
+        self.watched
+            .while_running(self.agent.read_file(path.as_ref(), 0, limit))
+            .await
     }
 
     /// Creates or replaces a regular file of the guest.
     ///
     /// # Errors
     /// The guest's error, by its number; or the sandbox has ended.
-    pub async fn write_file(&self, path: impl AsRef<[u8]>, mode: u32, content: &[u8]) -> Result<()> {
-        self.watched.while_running(self.agent.write_file(path.as_ref(), mode, content)).await
+    pub async fn write_file(
+        &self,
+        path: impl AsRef<[u8]>,
+        mode: u32,
+        content: &[u8],
+    ) -> Result<()> {
+        self.watched
+            .while_running(self.agent.write_file(path.as_ref(), mode, content))
+            .await
     }
 
     /// The release of the guest's kernel, in the guest's own words.
@@ -185,7 +207,10 @@ fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {
         path: path.as_os_str().as_encoded_bytes().into(),
         read_only: *read_only,
     });
-    let environment = config.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
+    let environment = config
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}").into_bytes());
     Configure {
         hostname: config.hostname.clone(),
         mounts: mounts.collect(),
@@ -220,14 +245,21 @@ impl Watched {
 
     async fn ended(&self) -> End {
         let mut end = self.end.clone();
-        let ended = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        let ended = end
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|end| end.clone());
         // The sender goes without a value only when the supervisor was aborted.
         ended.unwrap_or(End::Ran(EndReason::Killed))
     }
 
     /// Carries out a call on the agent, and gives the sandbox's end as the reason when the agent
     /// went away because of it.
-    async fn while_running<T>(&self, call: impl Future<Output = Result<T, crate::agent::AgentError>>) -> Result<T> {
+    async fn while_running<T>(
+        &self,
+        call: impl Future<Output = Result<T, crate::agent::AgentError>>,
+    ) -> Result<T> {
         let error = match call.await {
             Ok(value) => return Ok(value),
             Err(error) => error,
@@ -263,7 +295,10 @@ impl Watched {
         };
         let now = monotonic_ns();
         self.mark(Phase::AgentReady, now);
-        self.mark(Phase::InitStarted, now - facts.ready_ns.saturating_sub(facts.init_ns).min(now));
+        self.mark(
+            Phase::InitStarted,
+            now - facts.ready_ns.saturating_sub(facts.init_ns).min(now),
+        );
         Ok((agent, facts))
     }
 }
@@ -274,8 +309,18 @@ fn supervise(
     console: Console,
 ) -> (Watched, Supervision) {
     let (sender, end) = watch::channel(None);
-    let watched = Watched { console, timeline: Arc::default(), end, kill: Arc::default() };
-    let supervisor = Supervisor { process, console_stream, watched: watched.clone(), killed: false };
+    let watched = Watched {
+        console,
+        timeline: Arc::default(),
+        end,
+        kill: Arc::default(),
+    };
+    let supervisor = Supervisor {
+        process,
+        console_stream,
+        watched: watched.clone(),
+        killed: false,
+    };
     let task = tokio::spawn(async move {
         let end = supervisor.run().await;
         // Nobody may be listening any more.
@@ -318,7 +363,9 @@ impl Supervisor {
     }
 
     fn take_console(&self, buffer: &[u8], count: usize) {
-        self.watched.console.append(buffer.get(..count).unwrap_or_default());
+        self.watched
+            .console
+            .append(buffer.get(..count).unwrap_or_default());
     }
 
     /// Takes what is left in the pipes of a worker that is ending.

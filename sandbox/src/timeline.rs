@@ -65,13 +65,17 @@ impl BootTimeline {
     /// The phases that were reached, in order, with the time since the first.
     pub fn phases(&self) -> impl Iterator<Item = (Phase, Duration)> + '_ {
         let start = self.marks.first().map_or(0, |(_, at)| *at);
-        self.marks.iter().map(move |(phase, at)| (*phase, Duration::from_nanos(at.saturating_sub(start))))
+        self.marks
+            .iter()
+            .map(move |(phase, at)| (*phase, Duration::from_nanos(at.saturating_sub(start))))
     }
 
     /// The time from the first phase to `phase`, when it was reached.
     #[must_use]
     pub fn since_spawn(&self, phase: Phase) -> Option<Duration> {
-        self.phases().find(|(known, _)| *known == phase).map(|(_, at)| at)
+        self.phases()
+            .find(|(known, _)| *known == phase)
+            .map(|(_, at)| at)
     }
 }
 

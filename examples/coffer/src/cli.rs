@@ -60,7 +60,10 @@ pub(crate) struct GuestOptions {
 impl GuestOptions {
     /// The files that are meant.
     pub(crate) fn files(&self) -> GuestFiles {
-        let mut files = self.guest.as_deref().map_or_else(GuestFiles::locate, GuestFiles::in_folder);
+        let mut files = self
+            .guest
+            .as_deref()
+            .map_or_else(GuestFiles::locate, GuestFiles::in_folder);
         files.kernel = self.kernel.clone().unwrap_or(files.kernel);
         files.initrd = self.initrd.clone().unwrap_or(files.initrd);
         files.root = self.root.clone().or(files.root);
@@ -119,7 +122,12 @@ pub(crate) struct RunOptions {
     #[command(flatten)]
     pub(crate) guest: GuestOptions,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
     pub(crate) command: Vec<String>,
 }
 
@@ -136,7 +144,10 @@ pub(crate) struct DoctorOptions {
 /// A size with an optional unit (K, M, G, T; bytes without) in whole MiB.
 fn parse_size_mib(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text.strip_prefix(digits).unwrap_or_default().to_ascii_lowercase();
+    let unit = text
+        .strip_prefix(digits)
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
         "" => 0,
         "k" => 10,
@@ -145,15 +156,21 @@ fn parse_size_mib(text: &str) -> Result<u64, String> {
         "t" => 40,
         _ => return Err(format!("unknown unit in {text}: use K, M, G or T")),
     };
-    let number: u64 = digits.parse().map_err(|_| format!("{text} is not a size, e.g. 512M"))?;
-    let bytes = number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is too much"))?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{text} is not a size, e.g. 512M"))?;
+    let bytes = number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("{text} is too much"))?;
     Ok(bytes >> 20)
 }
 
 /// A number with an optional unit (ms, s, m, h; seconds without).
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| format!("{text} is not a duration, e.g. 90s"))?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{text} is not a duration, e.g. 90s"))?;
     let millis = match text.strip_prefix(digits).unwrap_or_default() {
         "ms" => Some(number),
         "" | "s" => number.checked_mul(1000),
@@ -161,7 +178,9 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => number.checked_mul(3_600_000),
         _ => return Err(format!("unknown unit in {text}: use ms, s, m or h")),
     };
-    millis.map(Duration::from_millis).ok_or_else(|| format!("{text} is too long"))
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{text} is too long"))
 }
 
 #[cfg(test)]
@@ -176,7 +195,14 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, mib) in [("512M", 512), ("2G", 2048), ("2GiB", 2048), ("1048576", 1), ("0", 0), ("64mb", 64)] {
+        for (text, mib) in [
+            ("512M", 512),
+            ("2G", 2048),
+            ("2GiB", 2048),
+            ("1048576", 1),
+            ("0", 0),
+            ("64mb", 64),
+        ] {
             assert_eq!(parse_size_mib(text), Ok(mib), "{text}");
         }
         for text in ["", "M", "1X", "-1", "99999999999T"] {
@@ -186,8 +212,18 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in [("90s", 90_000), ("90", 90_000), ("250ms", 250), ("2m", 120_000), ("1h", 3_600_000)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        for (text, millis) in [
+            ("90s", 90_000),
+            ("90", 90_000),
+            ("250ms", 250),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
         }
         for text in ["", "s", "1d", "1.5s", "99999999999999999h"] {
             assert!(parse_duration(text).is_err(), "{text}");
@@ -197,7 +233,12 @@ mod tests {
     #[test]
     fn what_follows_the_command_is_its_own() {
         let cli = Cli::parse_from(["coffer", "run", "--cpus", "2", "--", "ls", "--cpus", "-l"]);
-        let Command::Run(options) = cli.command else { panic!("not run") };
-        assert_eq!((options.cpus, options.command), (2, vec!["ls".into(), "--cpus".into(), "-l".into()]));
+        let Command::Run(options) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!(
+            (options.cpus, options.command),
+            (2, vec!["ls".into(), "--cpus".into(), "-l".into()])
+        );
     }
 }

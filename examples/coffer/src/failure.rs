@@ -3,8 +3,8 @@
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use sandbox::agent::AgentError;
 use sandbox::Error;
+use sandbox::agent::AgentError;
 
 /// The sandbox itself failed.
 pub(crate) const SANDBOX_FAILED: u8 = 125;

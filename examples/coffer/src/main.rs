@@ -1,6 +1,10 @@
 //! `coffer`: runs commands in Cofferdam sandboxes from a terminal.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool prints"
+)]
 
 mod cli;
 mod doctor;

@@ -17,7 +17,9 @@ const AGENT: (&str, u32) = ("agent", 1000);
 
 /// Runs the command and gives its exit status.
 pub(crate) fn main(options: &RunOptions) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -68,9 +70,9 @@ async fn command(
     };
     match status {
         Ok(ExitStatus::Code(code)) => Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))),
-        Ok(ExitStatus::Signal(signal)) => {
-            Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX)))
-        }
+        Ok(ExitStatus::Signal(signal)) => Ok(ExitCode::from(
+            u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        )),
         // The agent went because the machine did: its end is the reason worth telling.
         Err(Error::Agent(error)) if error.is_gone() => Err(Error::Ended(sandbox.wait().await)),
         Err(error) => Err(error),
@@ -108,7 +110,10 @@ fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> Sandbo
     if let Some(file) = &options.console_log {
         builder = builder.console_log(file);
     }
-    options.kernel_arg.iter().fold(builder, SandboxBuilder::kernel_arg)
+    options
+        .kernel_arg
+        .iter()
+        .fold(builder, SandboxBuilder::kernel_arg)
 }
 
 /// The numbers of a user, where they are known without asking the guest.
@@ -182,7 +187,10 @@ struct SizeChanges(Option<tokio::signal::unix::Signal>);
 
 impl SizeChanges {
     fn new(tty: bool) -> Self {
-        Self(tty.then(|| signal(SignalKind::window_change()).ok()).flatten())
+        Self(
+            tty.then(|| signal(SignalKind::window_change()).ok())
+                .flatten(),
+        )
     }
 
     async fn next(&mut self) {
@@ -212,14 +220,18 @@ async fn drain(output: Option<OutputReader>, mut to: impl AsyncWrite + Unpin) {
     }
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    to: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
     let mut buffer = vec![0; 32 << 10];
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
             return to.flush().await;
         }
-        to.write_all(buffer.get(..count).unwrap_or_default()).await?;
+        to.write_all(buffer.get(..count).unwrap_or_default())
+            .await?;
         to.flush().await?;
     }
 }
@@ -245,10 +257,13 @@ async fn ended_by_signal(options: &RunOptions) -> u8 {
 }
 
 fn print_timeline(timeline: &BootTimeline, json: bool) {
-    let phases = timeline.phases().map(|(phase, at)| (phase.label(), at.as_secs_f64() * 1e3));
+    let phases = timeline
+        .phases()
+        .map(|(phase, at)| (phase.label(), at.as_secs_f64() * 1e3));
     if json {
-        let phases: Vec<_> =
-            phases.map(|(phase, ms)| serde_json::json!({ "phase": phase, "ms": ms })).collect();
+        let phases: Vec<_> = phases
+            .map(|(phase, ms)| serde_json::json!({ "phase": phase, "ms": ms }))
+            .collect();
         eprintln!("{}", serde_json::json!({ "timeline": phases }));
     } else {
         phases.for_each(|(phase, ms)| eprintln!("{ms:9.2} ms  {phase}"));

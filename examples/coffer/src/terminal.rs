@@ -14,8 +14,14 @@ pub(crate) fn is_interactive() -> bool {
 pub(crate) fn size() -> TerminalSize {
     let size = tcgetwinsize(rustix::stdio::stdout()).ok();
     match size.filter(|size| size.ws_row > 0 && size.ws_col > 0) {
-        Some(size) => TerminalSize { rows: size.ws_row, columns: size.ws_col },
-        None => TerminalSize { rows: 24, columns: 80 },
+        Some(size) => TerminalSize {
+            rows: size.ws_row,
+            columns: size.ws_col,
+        },
+        None => TerminalSize {
+            rows: 24,
+            columns: 80,
+        },
     }
 }
 

@@ -11,6 +11,9 @@ fn main() -> std::process::ExitCode {
 fn main() -> std::process::ExitCode {
     use std::io::Write;
 
-    let _ = writeln!(std::io::stderr(), "sandbox-guest is the first process of a Linux guest and does nothing elsewhere");
+    let _ = writeln!(
+        std::io::stderr(),
+        "sandbox-guest is the first process of a Linux guest and does nothing elsewhere"
+    );
     std::process::ExitCode::FAILURE
 }

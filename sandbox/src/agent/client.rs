@@ -41,7 +41,11 @@ impl Handle {
     /// Queues a request that something else bounds: a credit window, or that a handle is dropped only once. Never
     /// waits. A connection that is gone needs no message.
     pub(super) fn post(&self, request: Request) {
-        let _ = self.commands.send(Command::Request { request, expect: Expect::Nothing, slot: None });
+        let _ = self.commands.send(Command::Request {
+            request,
+            expect: Expect::Nothing,
+            slot: None,
+        });
     }
 
     /// Has credit granted for a stream; at most one of these is queued for each.
@@ -56,20 +60,36 @@ impl Handle {
 
     async fn ask(&self, request: Request, expect: Expect) -> Result<(), AgentError> {
         let slot = Some(self.slot().await?);
-        self.commands.send(Command::Request { request, expect, slot }).map_err(|_| self.gone())
+        self.commands
+            .send(Command::Request {
+                request,
+                expect,
+                slot,
+            })
+            .map_err(|_| self.gone())
     }
 
     async fn slot(&self) -> Result<OwnedSemaphorePermit, AgentError> {
-        Arc::clone(&self.shared.slots).acquire_owned().await.map_err(|_| self.gone())
+        Arc::clone(&self.shared.slots)
+            .acquire_owned()
+            .await
+            .map_err(|_| self.gone())
     }
 
-    async fn answer<T>(&self, answer: oneshot::Receiver<Result<T, AgentError>>) -> Result<T, AgentError> {
+    async fn answer<T>(
+        &self,
+        answer: oneshot::Receiver<Result<T, AgentError>>,
+    ) -> Result<T, AgentError> {
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
     /// Why nothing can be asked any more.
     pub(super) fn gone(&self) -> AgentError {
-        self.shared.end.get().cloned().unwrap_or(AgentError::Gone(None))
+        self.shared
+            .end
+            .get()
+            .cloned()
+            .unwrap_or(AgentError::Gone(None))
     }
 
     fn next_id(&self) -> Id {
@@ -100,13 +120,17 @@ impl AgentClient {
             slots: Arc::new(Semaphore::new(MAX_QUEUED)),
         });
         tokio::spawn(own(stream, queue, Arc::clone(&shared)));
-        Ok(Self { handle: Handle { commands, shared } })
+        Ok(Self {
+            handle: Handle { commands, shared },
+        })
     }
 
     /// Sets the machine up: once, before the first command.
     pub async fn configure(&self, configuration: Configure) -> Result<BootFacts, AgentError> {
         let (answer, facts) = oneshot::channel();
-        self.handle.ask(Request::Configure(configuration), Expect::Ready(answer)).await?;
+        self.handle
+            .ask(Request::Configure(configuration), Expect::Ready(answer))
+            .await?;
         self.handle.answer(facts).await
     }
 
@@ -124,13 +148,35 @@ impl AgentClient {
     }
 
     /// Reads a regular file of the guest from `offset` to its end; fails with [`AgentError::TooLarge`] if that is more than `limit` bytes.
-    pub async fn read_file(&self, path: &[u8], offset: u64, limit: u64) -> Result<Vec<u8>, AgentError> {
+    pub async fn read_file(
+        &self,
+        path: &[u8],
+        offset: u64,
+        limit: u64,
+    ) -> Result<Vec<u8>, AgentError> {
         let id = self.handle.next_id();
         let (result, transferred) = oneshot::channel();
         let reader = OutputReader::new(id, Stream::Stdout, self.handle.clone());
-        let mut transfer = Transfer { id, handle: &self.handle, over: false };
-        let request = Request::ReadFile { id, path: path.into(), offset, limit: limit.saturating_add(1) };
-        self.handle.ask(request, Expect::Read { inbox: reader.inbox(), result }).await?;
+        let mut transfer = Transfer {
+            id,
+            handle: &self.handle,
+            over: false,
+        };
+        let request = Request::ReadFile {
+            id,
+            path: path.into(),
+            offset,
+            limit: limit.saturating_add(1),
+        };
+        self.handle
+            .ask(
+                request,
+                Expect::Read {
+                    inbox: reader.inbox(),
+                    result,
+                },
+            )
+            .await?;
         let bytes = read_all(reader, limit).await?;
         transfer.end(transferred).await?;
         Ok(bytes)
@@ -138,13 +184,34 @@ impl AgentClient {
 
     /// Creates or replaces a regular file of the guest. `mode` has its permission bits if it is new, less the guest's umask.
     /// Not atomic: a failure can leave a part behind.
-    pub async fn write_file(&self, path: &[u8], mode: u32, contents: &[u8]) -> Result<(), AgentError> {
+    pub async fn write_file(
+        &self,
+        path: &[u8],
+        mode: u32,
+        contents: &[u8],
+    ) -> Result<(), AgentError> {
         let id = self.handle.next_id();
         let (result, transferred) = oneshot::channel();
         let mut writer = InputWriter::new(id, self.handle.clone());
-        let mut transfer = Transfer { id, handle: &self.handle, over: false };
-        let expect = Expect::Write { outbox: writer.outbox(), result };
-        self.handle.ask(Request::WriteFile { id, path: path.into(), mode }, expect).await?;
+        let mut transfer = Transfer {
+            id,
+            handle: &self.handle,
+            over: false,
+        };
+        let expect = Expect::Write {
+            outbox: writer.outbox(),
+            result,
+        };
+        self.handle
+            .ask(
+                Request::WriteFile {
+                    id,
+                    path: path.into(),
+                    mode,
+                },
+                expect,
+            )
+            .await?;
         // A refused write closes the writer; the reason then comes as the result.
         if writer.write_all(contents).await.is_ok() {
             writer.shutdown().await?;
@@ -156,7 +223,9 @@ impl AgentClient {
     pub async fn ping(&self) -> Result<(), AgentError> {
         let token = self.handle.shared.next_ping.fetch_add(1, Ordering::Relaxed);
         let (answer, pong) = oneshot::channel();
-        self.handle.ask(Request::Ping { token }, Expect::Pong(token, answer)).await?;
+        self.handle
+            .ask(Request::Ping { token }, Expect::Pong(token, answer))
+            .await?;
         self.handle.answer(pong).await
     }
 
@@ -180,7 +249,10 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    async fn end(&mut self, result: oneshot::Receiver<Result<(), AgentError>>) -> Result<(), AgentError> {
+    async fn end(
+        &mut self,
+        result: oneshot::Receiver<Result<(), AgentError>>,
+    ) -> Result<(), AgentError> {
         let result = self.handle.answer(result).await;
         self.over = true;
         result
@@ -200,7 +272,9 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let mut mux = Mux::default();
-    let end = mux.run(stream, queue, |end| drop(shared.end.set(end.clone()))).await;
+    let end = mux
+        .run(stream, queue, |end| drop(shared.end.set(end.clone())))
+        .await;
     shared.slots.close();
     mux.end(&end);
 }
@@ -211,7 +285,10 @@ async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<(),
     stream.write_all(&hello).await?;
     match first_event(stream).await? {
         Event::Hello { version: VERSION } => Ok(()),
-        Event::Hello { version } => Err(AgentError::Version { host: VERSION, guest: version }),
+        Event::Hello { version } => Err(AgentError::Version {
+            host: VERSION,
+            guest: version,
+        }),
         _ => Err(GuestFault::Unasked("something before its greeting").into()),
     }
 }
@@ -221,7 +298,10 @@ async fn first_event(stream: &mut (impl AsyncRead + Unpin)) -> Result<Event, Age
     let mut buffer = vec![0; MAX_EVENT];
     loop {
         let len = stream.read(&mut buffer).await?;
-        let mut input = buffer.get(..len).filter(|input| !input.is_empty()).ok_or(AgentError::Gone(None))?;
+        let mut input = buffer
+            .get(..len)
+            .filter(|input| !input.is_empty())
+            .ok_or(AgentError::Gone(None))?;
         match decoder.decode(&mut input).map_err(GuestFault::from)? {
             Some(event) if input.is_empty() => return Ok(event),
             Some(_) => return Err(GuestFault::Unasked("something after its greeting").into()),

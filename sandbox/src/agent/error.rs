@@ -66,9 +66,13 @@ impl AgentError {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
-            Self::Gone(_) | Self::Protocol(_) | Self::Configure(_) | Self::TooLarge { .. } => Fault::Guest,
+            Self::Gone(_) | Self::Protocol(_) | Self::Configure(_) | Self::TooLarge { .. } => {
+                Fault::Guest
+            }
             Self::Version { .. } => Fault::Host,
-            Self::Refused(_) | Self::File { .. } | Self::Request(_) | Self::NoSuchSignal(_) => Fault::Caller,
+            Self::Refused(_) | Self::File { .. } | Self::Request(_) | Self::NoSuchSignal(_) => {
+                Fault::Caller
+            }
         }
     }
 }

@@ -64,7 +64,12 @@ pub struct InputWriter {
 
 impl InputWriter {
     pub(super) fn new(id: Id, handle: Handle) -> Self {
-        Self { id, outbox: Arc::default(), handle, ended: false }
+        Self {
+            id,
+            outbox: Arc::default(),
+            handle,
+            ended: false,
+        }
     }
 
     pub(super) fn outbox(&self) -> Arc<Outbox> {
@@ -94,10 +99,17 @@ impl InputWriter {
 }
 
 impl AsyncWrite for InputWriter {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let len = std::task::ready!(self.poll_credit(buf.len(), cx))?;
         if let Some(piece @ [_, ..]) = buf.get(..len) {
-            self.handle.post(Request::Input { id: self.id, bytes: Octets::from(piece) });
+            self.handle.post(Request::Input {
+                id: self.id,
+                bytes: Octets::from(piece),
+            });
         }
         Poll::Ready(Ok(len))
     }

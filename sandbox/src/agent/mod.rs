@@ -17,7 +17,9 @@ mod output;
 mod process;
 mod spec;
 
-pub use crate::protocol::{BootFacts, Configure, ExecFailure, ExitStatus, Mount, TerminalSize, User};
+pub use crate::protocol::{
+    BootFacts, Configure, ExecFailure, ExitStatus, Mount, TerminalSize, User,
+};
 pub use client::AgentClient;
 pub use error::{AgentError, GuestFault};
 pub use input::InputWriter;

@@ -11,7 +11,8 @@ use super::input::Outbox;
 use super::output::Inbox;
 use super::process::{Process, Status};
 use crate::protocol::{
-    BootFacts, Event, ExecFailure, ExitStatus, FrameDecoder, Id, MAX_EVENT, MAX_EXECS, MAX_TRANSFERS, Request, Stream, encode,
+    BootFacts, Event, ExecFailure, ExitStatus, FrameDecoder, Id, MAX_EVENT, MAX_EXECS,
+    MAX_TRANSFERS, Request, Stream, encode,
 };
 
 /// Encoded bytes that may wait for the connection before commands have to wait.
@@ -41,16 +42,35 @@ pub(super) enum Expect {
     Ready(Answer<BootFacts>),
     Pong(u64, Answer<()>),
     Process(ProcessEnd),
-    Read { inbox: Arc<Inbox>, result: Answer<()> },
-    Write { outbox: Arc<Outbox>, result: Answer<()> },
+    Read {
+        inbox: Arc<Inbox>,
+        result: Answer<()>,
+    },
+    Write {
+        outbox: Arc<Outbox>,
+        result: Answer<()>,
+    },
 }
 
 impl Expect {
-    pub(super) fn process(process: &Process, status: watch::Sender<Status>, started: Answer<u32>) -> Self {
-        let inbox = |reader: &Option<super::OutputReader>| reader.as_ref().map(super::OutputReader::inbox).unwrap_or_default();
+    pub(super) fn process(
+        process: &Process,
+        status: watch::Sender<Status>,
+        started: Answer<u32>,
+    ) -> Self {
+        let inbox = |reader: &Option<super::OutputReader>| {
+            reader
+                .as_ref()
+                .map(super::OutputReader::inbox)
+                .unwrap_or_default()
+        };
         Self::Process(ProcessEnd {
             started: Some(started),
-            stdin: process.stdin.as_ref().map(super::InputWriter::outbox).unwrap_or_default(),
+            stdin: process
+                .stdin
+                .as_ref()
+                .map(super::InputWriter::outbox)
+                .unwrap_or_default(),
             stdout: inbox(&process.stdout),
             stderr: inbox(&process.stderr),
             status,
@@ -146,14 +166,22 @@ impl Mux {
 
     /// Tells everybody who still waits.
     pub(super) fn end(&mut self, why: &AgentError) {
-        std::mem::take(&mut self.live).into_values().for_each(|expect| expect.fail(why));
-        std::mem::take(&mut self.pings).into_values().for_each(|answer| drop(answer.send(Err(why.clone()))));
+        std::mem::take(&mut self.live)
+            .into_values()
+            .for_each(|expect| expect.fail(why));
+        std::mem::take(&mut self.pings)
+            .into_values()
+            .for_each(|answer| drop(answer.send(Err(why.clone()))));
         if let Some(answer) = self.ready.take() {
             drop(answer.send(Err(why.clone())));
         }
     }
 
-    async fn exchange<S>(&mut self, stream: S, queue: &mut mpsc::UnboundedReceiver<Command>) -> Result<(), AgentError>
+    async fn exchange<S>(
+        &mut self,
+        stream: S,
+        queue: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Result<(), AgentError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -184,7 +212,9 @@ impl Mux {
 
     fn pay_debts(&mut self) -> Result<(), AgentError> {
         while self.out.len() < HIGH_WATER {
-            let Some((id, stream)) = self.owing.pop_first() else { break };
+            let Some((id, stream)) = self.owing.pop_first() else {
+                break;
+            };
             self.grant(id, stream)?;
         }
         Ok(())
@@ -192,8 +222,11 @@ impl Mux {
 
     fn grant(&mut self, id: Id, stream: Stream) -> Result<(), AgentError> {
         // The stream may have ended since: then there is nothing to grant.
-        let Some(bytes) = self.inbox(id, stream).ok().and_then(Inbox::take_grant) else { return Ok(()) };
-        encode(&Request::OutputCredit { id, stream, bytes }, &mut self.out).map_err(AgentError::Request)
+        let Some(bytes) = self.inbox(id, stream).ok().and_then(Inbox::take_grant) else {
+            return Ok(());
+        };
+        encode(&Request::OutputCredit { id, stream, bytes }, &mut self.out)
+            .map_err(AgentError::Request)
     }
 
     fn request(&mut self, request: Request, expect: Expect, slot: Option<OwnedSemaphorePermit>) {
@@ -210,12 +243,18 @@ impl Mux {
             (_, Expect::Ready(answer)) => self.ready = Some(answer),
             (_, Expect::Pong(token, answer)) => drop(self.pings.insert(token, answer)),
             (Request::Exec(crate::protocol::ExecRequest { id, .. }), expect)
-            | (Request::ReadFile { id, .. } | Request::WriteFile { id, .. }, expect) => drop(self.live.insert(id, expect)),
+            | (Request::ReadFile { id, .. } | Request::WriteFile { id, .. }, expect) => {
+                drop(self.live.insert(id, expect))
+            }
             (_, expect) => expect.fail(&AgentError::Gone(None)),
         }
     }
 
-    fn take(&mut self, decoder: &mut FrameDecoder<Event>, mut input: &[u8]) -> Result<(), AgentError> {
+    fn take(
+        &mut self,
+        decoder: &mut FrameDecoder<Event>,
+        mut input: &[u8],
+    ) -> Result<(), AgentError> {
         while let Some(event) = decoder.decode(&mut input).map_err(GuestFault::from)? {
             self.event(event)?;
         }
@@ -226,12 +265,16 @@ impl Mux {
         match event {
             Event::Hello { .. } => return Err(GuestFault::Unasked("a second greeting").into()),
             Event::Ready(facts) => self.configured(Ok(facts))?,
-            Event::ConfigureFailed(failure) => self.configured(Err(AgentError::Configure(failure)))?,
+            Event::ConfigureFailed(failure) => {
+                self.configured(Err(AgentError::Configure(failure)))?
+            }
             Event::Started { id, pid } => self.started(id, pid)?,
             Event::ExecFailed { id, reason } => self.refused(id, reason)?,
             Event::Output { id, stream, bytes } => self.output(id, stream, &bytes.0)?,
             Event::OutputEnd { id, stream } => self.inbox(id, stream)?.end(Ok(())),
-            Event::InputCredit { id, bytes } => self.outbox(id)?.grant(bytes).map_err(GuestFault::from)?,
+            Event::InputCredit { id, bytes } => {
+                self.outbox(id)?.grant(bytes).map_err(GuestFault::from)?
+            }
             Event::InputClosed { id } => self.outbox(id)?.close(),
             Event::Exited { id, status } => self.running(id)?.exited(status),
             Event::TransferEnd { id, result } => self.transferred(id, result)?,
@@ -241,13 +284,19 @@ impl Mux {
     }
 
     fn configured(&mut self, result: Result<BootFacts, AgentError>) -> Result<(), GuestFault> {
-        let answer = self.ready.take().ok_or(GuestFault::Unasked("that it is configured"))?;
+        let answer = self
+            .ready
+            .take()
+            .ok_or(GuestFault::Unasked("that it is configured"))?;
         drop(answer.send(result));
         Ok(())
     }
 
     fn pong(&mut self, token: u64) -> Result<(), GuestFault> {
-        let answer = self.pings.remove(&token).ok_or(GuestFault::Unasked("a pong"))?;
+        let answer = self
+            .pings
+            .remove(&token)
+            .ok_or(GuestFault::Unasked("a pong"))?;
         drop(answer.send(Ok(())));
         Ok(())
     }
@@ -256,14 +305,20 @@ impl Mux {
         let Some(Expect::Process(ProcessEnd { started, .. })) = self.live.get_mut(&id) else {
             return Err(GuestFault::UnknownId(id));
         };
-        let answer = started.take().ok_or(GuestFault::Unasked("a second start"))?;
+        let answer = started
+            .take()
+            .ok_or(GuestFault::Unasked("a second start"))?;
         drop(answer.send(Ok(pid)));
         Ok(())
     }
 
     fn refused(&mut self, id: Id, reason: ExecFailure) -> Result<(), GuestFault> {
         match self.live.remove(&id) {
-            Some(Expect::Process(process @ ProcessEnd { started: Some(_), .. })) => {
+            Some(Expect::Process(
+                process @ ProcessEnd {
+                    started: Some(_), ..
+                },
+            )) => {
                 process.fail(&AgentError::Refused(reason));
                 Ok(())
             }
@@ -280,7 +335,11 @@ impl Mux {
     }
 
     fn output(&mut self, id: Id, stream: Stream, bytes: &[u8]) -> Result<(), AgentError> {
-        if self.inbox(id, stream)?.push(bytes).map_err(GuestFault::from)? {
+        if self
+            .inbox(id, stream)?
+            .push(bytes)
+            .map_err(GuestFault::from)?
+        {
             self.owing.insert((id, stream));
         }
         Ok(())
@@ -288,8 +347,22 @@ impl Mux {
 
     fn inbox(&self, id: Id, wanted: Stream) -> Result<&Inbox, GuestFault> {
         match (self.live.get(&id), wanted) {
-            (Some(Expect::Process(ProcessEnd { stdout, started: None, .. })), Stream::Stdout) => Ok(stdout),
-            (Some(Expect::Process(ProcessEnd { stderr, started: None, .. })), Stream::Stderr) => Ok(stderr),
+            (
+                Some(Expect::Process(ProcessEnd {
+                    stdout,
+                    started: None,
+                    ..
+                })),
+                Stream::Stdout,
+            ) => Ok(stdout),
+            (
+                Some(Expect::Process(ProcessEnd {
+                    stderr,
+                    started: None,
+                    ..
+                })),
+                Stream::Stderr,
+            ) => Ok(stderr),
             (Some(Expect::Read { inbox, .. }), Stream::Stdout) => Ok(inbox),
             _ => Err(GuestFault::UnknownId(id)),
         }

@@ -103,7 +103,12 @@ pub struct OutputReader {
 
 impl OutputReader {
     pub(super) fn new(id: Id, stream: Stream, handle: Handle) -> Self {
-        Self { id, stream, inbox: Arc::default(), handle }
+        Self {
+            id,
+            stream,
+            inbox: Arc::default(),
+            handle,
+        }
     }
 
     pub(super) fn inbox(&self) -> Arc<Inbox> {
@@ -118,7 +123,11 @@ impl OutputReader {
 }
 
 impl AsyncRead for OutputReader {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut state = self.inbox.state();
         if !state.buffer.is_empty() {
             let len = state.read(buf)?;

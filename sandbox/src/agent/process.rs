@@ -53,7 +53,12 @@ impl Output {
 
 impl Process {
     /// The caller's ends of an exec that is about to be asked for. From here on a drop kills.
-    pub(super) fn new(request: &ExecRequest, has_input: bool, handle: Handle, status: watch::Receiver<Status>) -> Self {
+    pub(super) fn new(
+        request: &ExecRequest,
+        has_input: bool,
+        handle: Handle,
+        status: watch::Receiver<Status>,
+    ) -> Self {
         let id = request.id;
         Self {
             stdin: has_input.then(|| InputWriter::new(id, handle.clone())),
@@ -80,7 +85,12 @@ impl Process {
     ///
     /// Output that nobody reads delays the end once the window is full: read it, or drop the readers.
     pub async fn wait(&mut self) -> Result<ExitStatus, AgentError> {
-        match self.status.wait_for(Option::is_some).await.map(|status| (*status).clone()) {
+        match self
+            .status
+            .wait_for(Option::is_some)
+            .await
+            .map(|status| (*status).clone())
+        {
             Ok(Some(result)) => result,
             _ => Err(self.handle.gone()),
         }
@@ -92,7 +102,11 @@ impl Process {
         drop(self.stdin.take());
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
         let (stdout, stderr) = tokio::try_join!(collect(stdout), collect(stderr))?;
-        Ok(Output { status: self.wait().await?, stdout, stderr })
+        Ok(Output {
+            status: self.wait().await?,
+            stdout,
+            stderr,
+        })
     }
 
     /// Sends a Linux signal (1 to 31) to its process group. `SIGKILL` reaches every descendant.
@@ -100,7 +114,12 @@ impl Process {
         if !(1..=31).contains(&signal) {
             return Err(AgentError::NoSuchSignal(signal));
         }
-        self.handle.send(Request::Signal { id: self.id, signal }).await
+        self.handle
+            .send(Request::Signal {
+                id: self.id,
+                signal,
+            })
+            .await
     }
 
     /// Kills it and every descendant; [`Self::wait`] then tells the end.
@@ -110,7 +129,9 @@ impl Process {
 
     /// Sets the size of its terminal. Without a terminal this does nothing.
     pub async fn resize(&self, size: TerminalSize) -> Result<(), AgentError> {
-        self.handle.send(Request::Resize { id: self.id, size }).await
+        self.handle
+            .send(Request::Resize { id: self.id, size })
+            .await
     }
 
     /// Lets it run on without its handle. What it writes is thrown away from now on.
@@ -122,7 +143,10 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.detached && self.status.borrow().is_none() {
-            self.handle.post(Request::Signal { id: self.id, signal: SIGKILL });
+            self.handle.post(Request::Signal {
+                id: self.id,
+                signal: SIGKILL,
+            });
         }
     }
 }
@@ -135,13 +159,26 @@ async fn collect(reader: Option<OutputReader>) -> Result<Vec<u8>, AgentError> {
 }
 
 /// Reads to the end, but no more than `limit` bytes.
-pub(super) async fn read_all(reader: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, AgentError> {
+pub(super) async fn read_all(
+    reader: impl AsyncRead + Unpin,
+    limit: u64,
+) -> Result<Vec<u8>, AgentError> {
     let mut bytes = Vec::new();
-    let len = reader.take(limit.saturating_add(1)).read_to_end(&mut bytes).await.map_err(agent_error)?;
-    if u64::try_from(len).is_ok_and(|len| len > limit) { Err(AgentError::TooLarge { limit }) } else { Ok(bytes) }
+    let len = reader
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(agent_error)?;
+    if u64::try_from(len).is_ok_and(|len| len > limit) {
+        Err(AgentError::TooLarge { limit })
+    } else {
+        Ok(bytes)
+    }
 }
 
 /// The agent's error that a reader carried in an I/O error.
 fn agent_error(error: std::io::Error) -> AgentError {
-    error.downcast::<AgentError>().unwrap_or_else(AgentError::from)
+    error
+        .downcast::<AgentError>()
+        .unwrap_or_else(AgentError::from)
 }

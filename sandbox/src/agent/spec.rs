@@ -16,7 +16,10 @@ pub struct ExecSpec {
 impl ExecSpec {
     /// A command that runs `program`: a path, or a name that the guest looks for in `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { request: ExecRequest::default() }.arg(program)
+        Self {
+            request: ExecRequest::default(),
+        }
+        .arg(program)
     }
 
     /// Adds an argument.
@@ -44,8 +47,13 @@ impl ExecSpec {
 
     /// Sets environment variables over the guest's defaults.
     #[must_use]
-    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(self, settings: impl IntoIterator<Item = (N, V)>) -> Self {
-        settings.into_iter().fold(self, |spec, (name, value)| spec.env(name, value))
+    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+        self,
+        settings: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        settings
+            .into_iter()
+            .fold(self, |spec, (name, value)| spec.env(name, value))
     }
 
     /// Sets the working directory, a path in the guest.
@@ -93,8 +101,13 @@ fn octets(text: &OsStr) -> Octets {
 impl From<&str> for User {
     /// `uid:gid` in decimal digits, or else a name.
     fn from(text: &str) -> Self {
-        let ids = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-        ids.map_or_else(|| Self::Name(text.to_owned()), |(uid, gid)| Self::Ids { uid, gid })
+        let ids = text
+            .split_once(':')
+            .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+        ids.map_or_else(
+            || Self::Name(text.to_owned()),
+            |(uid, gid)| Self::Ids { uid, gid },
+        )
     }
 }
 

@@ -39,10 +39,17 @@ pub(super) fn room_for(id: u32) -> Result<(), u64> {
 
 fn room(own: Worker, workers: &[Worker], available: u64) -> Result<(), u64> {
     let resident: u64 = workers.iter().map(|worker| worker.resident).sum();
-    let older: u64 =
-        workers.iter().filter(|other| other.age < own.age).map(|other| other.promised).sum();
+    let older: u64 = workers
+        .iter()
+        .filter(|other| other.age < own.age)
+        .map(|other| other.promised)
+        .sum();
     let left = available.saturating_add(resident).saturating_sub(older);
-    if own.promised <= left { Ok(()) } else { Err(left) }
+    if own.promised <= left {
+        Ok(())
+    } else {
+        Err(left)
+    }
 }
 
 fn workers() -> Vec<Worker> {
@@ -59,7 +66,11 @@ fn worker(id: u32) -> Option<Worker> {
     let status = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let (started, pages) = started_and_pages(&status)?;
     let page = u64::try_from(rustix::param::page_size()).ok()?;
-    Some(Worker { age: (started, id), promised, resident: pages * page })
+    Some(Worker {
+        age: (started, id),
+        promised,
+        resident: pages * page,
+    })
 }
 
 fn promised(command: &[u8]) -> Option<u64> {
@@ -67,7 +78,11 @@ fn promised(command: &[u8]) -> Option<u64> {
     if words.next()? != WORKER_NAME.as_bytes() {
         return None;
     }
-    std::str::from_utf8(words.next()?).ok()?.strip_prefix("memory=")?.parse().ok()
+    std::str::from_utf8(words.next()?)
+        .ok()?
+        .strip_prefix("memory=")?
+        .parse()
+        .ok()
 }
 
 /// Fields 22 (start time) and 24 (resident pages) of `/proc/PID/stat`; the name in parentheses
@@ -79,7 +94,9 @@ fn started_and_pages(stat: &str) -> Option<(u64, u64)> {
 
 fn available() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024))
 }
@@ -91,7 +108,11 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn worker(started: u64, id: u32) -> Worker {
-        Worker { age: (started, id), promised: GIB, resident: GIB / 8 }
+        Worker {
+            age: (started, id),
+            promised: GIB,
+            resident: GIB / 8,
+        }
     }
 
     #[test]
@@ -117,7 +138,11 @@ mod tests {
     fn a_command_line_is_a_workers_only_by_its_whole_name() {
         let line = format!("{WORKER_NAME}\0{}\0", argument(4096));
         assert_eq!(promised(line.as_bytes()), Some(4096));
-        for other in [&b"cofferdam-vmmx\0memory=1\0"[..], b"", b"cofferdam-vmm\0memory=x\0"] {
+        for other in [
+            &b"cofferdam-vmmx\0memory=1\0"[..],
+            b"",
+            b"cofferdam-vmm\0memory=x\0",
+        ] {
             assert_eq!(promised(other), None);
         }
     }

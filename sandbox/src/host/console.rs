@@ -21,7 +21,11 @@ struct Inner {
 
 impl Console {
     pub(crate) fn new(file: Option<File>) -> Self {
-        Self(Arc::new(Mutex::new(Inner { tail: VecDeque::new(), file, problem: None })))
+        Self(Arc::new(Mutex::new(Inner {
+            tail: VecDeque::new(),
+            file,
+            problem: None,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -55,7 +59,11 @@ impl Console {
     pub(crate) fn last_line(&self) -> String {
         let tail = self.tail();
         let text = String::from_utf8_lossy(&tail);
-        let line = text.lines().rev().map(printable).find(|line| !line.trim().is_empty());
+        let line = text
+            .lines()
+            .rev()
+            .map(printable)
+            .find(|line| !line.trim().is_empty());
         line.unwrap_or_else(|| "(nothing)".into())
     }
 
@@ -63,14 +71,20 @@ impl Console {
     pub(crate) fn panic_reason(&self) -> Option<String> {
         let tail = self.tail();
         let text = String::from_utf8_lossy(&tail);
-        let line = text.lines().rev().find_map(|line| line.split_once("Kernel panic - "))?;
+        let line = text
+            .lines()
+            .rev()
+            .find_map(|line| line.split_once("Kernel panic - "))?;
         Some(printable(line.1))
     }
 }
 
 /// Guest text for a person's terminal: no control characters (attacks.md G04), at most 300 long.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() && !is_format(*c)).take(300).collect()
+    text.chars()
+        .filter(|c| !c.is_control() && !is_format(*c))
+        .take(300)
+        .collect()
 }
 
 /// Invisible characters that reorder or hide text on a terminal.
@@ -106,7 +120,10 @@ mod tests {
         let console = Console::new(None);
         assert_eq!(console.panic_reason(), None);
         console.append(b"[ 0.1] Kernel panic - not syncing: VFS: no root\n[ 0.2] Rebooting\n");
-        assert_eq!(console.panic_reason().as_deref(), Some("not syncing: VFS: no root"));
+        assert_eq!(
+            console.panic_reason().as_deref(),
+            Some("not syncing: VFS: no root")
+        );
     }
 
     #[cfg(target_os = "linux")]
@@ -116,7 +133,12 @@ mod tests {
         let console = Console::new(Some(full));
         console.append(b"lost\n");
         console.append(b"kept\n");
-        assert!(console.problem().unwrap().starts_with("the console log ends here"));
+        assert!(
+            console
+                .problem()
+                .unwrap()
+                .starts_with("the console log ends here")
+        );
         assert_eq!(console.last_line(), "kept");
     }
 }

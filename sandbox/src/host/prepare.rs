@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use hv_core::HvError;
+use hv_core::{Fault, HvError};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::config::{MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder};
@@ -37,9 +37,12 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
     let (agent, agent_end) = stream_pair()?;
     let (console, console_end) = stream_pair()?;
     let mut parts = Parts::default();
-    parts.add(Role::Hypervisor, open_hypervisor()?);
+    parts.add(Role::Hypervisor, open_hypervisor(config.slow_hypervisor)?);
     parts.add(Role::Kernel, open_file("kernel", &config.kernel)?);
-    parts.add(Role::Initrd, open_file("initial RAM file system", &config.initrd)?);
+    parts.add(
+        Role::Initrd,
+        open_file("initial RAM file system", &config.initrd)?,
+    );
     if let Some(root) = &config.root {
         parts.add(Role::Root, open_root(root)?);
     }
@@ -58,7 +61,14 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
         shares: parts.shares,
     };
     let console_log = config.console_log.as_deref().map(open_log).transpose()?;
-    Ok(Prepared { plan, files: parts.files, agent, console, console_log, mounts: parts.mounts })
+    Ok(Prepared {
+        plan,
+        files: parts.files,
+        agent,
+        console,
+        console_log,
+        mounts: parts.mounts,
+    })
 }
 
 #[derive(Default)]
@@ -82,7 +92,11 @@ impl Parts {
         let tag = format!("share{number}");
         self.add(Role::Share(number), directory);
         self.mounts.push((tag.clone(), guest, mount.read_only));
-        self.shares.push(SharePlan { tag, read_only: mount.read_only, owner });
+        self.shares.push(SharePlan {
+            tag,
+            read_only: mount.read_only,
+            owner,
+        });
         Ok(())
     }
 }
@@ -94,44 +108,79 @@ fn check_size(config: &SandboxBuilder) -> Result<()> {
     }
     let host_mib = platform::total_memory() >> 20;
     if config.memory_mib < MIN_MEMORY_MIB {
-        let message = format!("{} MiB of memory: a guest needs at least {MIN_MEMORY_MIB}", config.memory_mib);
+        let message = format!(
+            "{} MiB of memory: a guest needs at least {MIN_MEMORY_MIB}",
+            config.memory_mib
+        );
         return Err(Error::Config(message));
     }
     if config.memory_mib > host_mib {
-        let message = format!("{} MiB of memory: this host has {host_mib} in all", config.memory_mib);
+        let message = format!(
+            "{} MiB of memory: this host has {host_mib} in all",
+            config.memory_mib
+        );
         return Err(Error::Config(message));
     }
     Ok(())
 }
 
 fn command_line(config: &SandboxBuilder) -> Result<String> {
-    let console = if config.serial { "console=ttyS0 console=hvc0" } else { "console=hvc0" };
-    let root = if config.root.is_some() { "" } else { " cofferdam.root=none" };
+    let console = if config.serial {
+        "console=ttyS0 console=hvc0"
+    } else {
+        "console=hvc0"
+    };
+    let root = if config.root.is_some() {
+        ""
+    } else {
+        " cofferdam.root=none"
+    };
     let mut line = format!("{console} quiet panic=-1 pci=off tsc=reliable no_timer_check{root}");
     for word in &config.kernel_args {
         line.push(' ');
         line.push_str(word);
     }
     if line.len() > 2000 || line.contains(['\0', '\n']) {
-        return Err(Error::Config("the kernel's command line is over 2000 bytes or has a line break".into()));
+        return Err(Error::Config(
+            "the kernel's command line is over 2000 bytes or has a line break".into(),
+        ));
     }
     Ok(line)
 }
 
 fn stream_pair() -> Result<(UnixStream, UnixStream)> {
-    UnixStream::pair().map_err(|source| Error::Host { what: "cannot make a socket pair".into(), source })
-}
-
-fn open_hypervisor() -> Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    rustix::fs::open("/dev/kvm", flags, Mode::empty()).map_err(|errno| {
-        let error = HvError::from_errno("open /dev/kvm", errno.raw_os_error());
-        Error::Refused { fault: error.fault(), message: error.to_string() }
+    UnixStream::pair().map_err(|source| Error::Host {
+        what: "cannot make a socket pair".into(),
+        source,
     })
 }
 
+fn open_hypervisor(slow_accepted: bool) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let hypervisor = rustix::fs::open("/dev/kvm", flags, Mode::empty()).map_err(|errno| {
+        let error = HvError::from_errno("open /dev/kvm", errno.raw_os_error());
+        Error::Refused {
+            fault: error.fault(),
+            message: error.to_string(),
+        }
+    })?;
+    if !slow_accepted && !platform::runs_unmodified_kernels() {
+        let message = "this host's KVM cannot run an unmodified kernel: its processor shows neither SVM \
+                       nor VMX; use a host with hardware virtualization";
+        return Err(Error::Refused {
+            fault: Fault::Host,
+            message: message.into(),
+        });
+    }
+    Ok(hypervisor)
+}
+
 fn path_error(what: &'static str, path: &Path, problem: impl Into<String>) -> Error {
-    Error::Path { what, path: path.to_owned(), problem: problem.into() }
+    Error::Path {
+        what,
+        path: path.to_owned(),
+        problem: problem.into(),
+    }
 }
 
 fn open_file(what: &'static str, path: &Path) -> Result<File> {
@@ -156,15 +205,22 @@ fn open_root(path: &Path) -> Result<File> {
     let file = open_file(what, path)?;
     let mut head = Vec::new();
     let limit = 2 * SUPERBLOCK as u64;
-    (&file).take(limit).read_to_end(&mut head).map_err(|e| path_error(what, path, e.to_string()))?;
+    (&file)
+        .take(limit)
+        .read_to_end(&mut head)
+        .map_err(|e| path_error(what, path, e.to_string()))?;
     let word = |at: usize| {
-        let bytes = head.get(SUPERBLOCK + at..).and_then(|rest| rest.first_chunk());
+        let bytes = head
+            .get(SUPERBLOCK + at..)
+            .and_then(|rest| rest.first_chunk());
         bytes.map(|bytes| u32::from_le_bytes(*bytes))
     };
     let (Some(MAGIC), Some(shift), Some(blocks)) = (word(0), word(12), word(36)) else {
         return Err(path_error(what, path, "not an EROFS image"));
     };
-    let needed = u64::from(blocks).checked_shl(shift & 0xff).unwrap_or(u64::MAX);
+    let needed = u64::from(blocks)
+        .checked_shl(shift & 0xff)
+        .unwrap_or(u64::MAX);
     let size = file.metadata().map_or(0, |data| data.len());
     if size < needed {
         let problem = format!("truncated: it has {size} bytes of {needed}; make it anew");
@@ -185,7 +241,10 @@ fn guest_path(mount: &Mount) -> Result<PathBuf> {
             .map_err(|error| path_error("workspace", &mount.host, error.to_string()))?,
     };
     let plain = guest.components().all(|part| {
-        matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_))
+        matches!(
+            part,
+            std::path::Component::RootDir | std::path::Component::Normal(_)
+        )
     });
     if !guest.is_absolute() || !plain || guest == Path::new("/") {
         let problem = "its place in the guest must be an absolute path without `..`, and not `/`";
@@ -204,7 +263,9 @@ fn open_workspace(mount: &Mount) -> Result<OwnedFd> {
         .map_err(|errno| error(io::Error::from(errno).to_string()))?;
     let here = std::fs::canonicalize(path).map_err(|e| error(e.to_string()))?;
     if here == Path::new("/") {
-        return Err(error("the whole file system cannot be shared: choose a directory in it".into()));
+        return Err(error(
+            "the whole file system cannot be shared: choose a directory in it".into(),
+        ));
     }
     let lock = if mount.read_only {
         FlockOperation::NonBlockingLockShared

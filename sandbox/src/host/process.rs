@@ -30,7 +30,10 @@ impl WorkerProcess {
     /// Starts `program` (the present one when `None`) as the worker that carries out `plan`.
     pub(crate) fn spawn(program: Option<&Path>, plan: &Plan, files: &[OwnedFd]) -> Result<Self> {
         let failed = |what: &'static str| {
-            move |source: io::Error| Error::Host { what: what.into(), source }
+            move |source: io::Error| Error::Host {
+                what: what.into(),
+                source,
+            }
         };
         let (ours, theirs) = UnixStream::pair().map_err(failed("cannot make a socket pair"))?;
         let child = Command::new(program.unwrap_or(Path::new("/proc/self/exe")))
@@ -46,16 +49,25 @@ impl WorkerProcess {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed("cannot start the vmm worker"))?;
-        transfer::send_plan(&ours, plan, files).map_err(failed("cannot hand the plan to the vmm worker"))?;
-        ours.set_nonblocking(true).map_err(failed("cannot follow the vmm worker"))?;
-        let control = tokio::net::UnixStream::from_std(ours).map_err(failed("cannot follow the vmm worker"))?;
-        let process = Self { child, control, received: Vec::new() };
+        transfer::send_plan(&ours, plan, files)
+            .map_err(failed("cannot hand the plan to the vmm worker"))?;
+        ours.set_nonblocking(true)
+            .map_err(failed("cannot follow the vmm worker"))?;
+        let control = tokio::net::UnixStream::from_std(ours)
+            .map_err(failed("cannot follow the vmm worker"))?;
+        let process = Self {
+            child,
+            control,
+            received: Vec::new(),
+        };
         process.check_room(plan.memory)?;
         Ok(process)
     }
 
     fn check_room(&self, memory: u64) -> Result<()> {
-        let Some(id) = self.child.id() else { return Ok(()) };
+        let Some(id) = self.child.id() else {
+            return Ok(());
+        };
         budget::room_for(id).map_err(|left| {
             let (memory, left) = (memory >> 20, left >> 20);
             let message = format!(
@@ -100,7 +112,11 @@ impl WorkerProcess {
         };
         let words = String::from_utf8_lossy(&words);
         let words = words.trim();
-        if words.is_empty() { status } else { format!("{status}; {words}") }
+        if words.is_empty() {
+            status
+        } else {
+            format!("{status}; {words}")
+        }
     }
 
     /// The process, for a look at its use of memory.
@@ -111,7 +127,10 @@ impl WorkerProcess {
 
 /// Makes sure that our end of a stream does not hold up the runtime.
 pub(crate) fn into_tokio(stream: UnixStream) -> Result<tokio::net::UnixStream> {
-    let failed = |source| Error::Host { what: "cannot use a socket".into(), source };
+    let failed = |source| Error::Host {
+        what: "cannot use a socket".into(),
+        source,
+    };
     stream.set_nonblocking(true).map_err(failed)?;
     tokio::net::UnixStream::from_std(stream).map_err(failed)
 }

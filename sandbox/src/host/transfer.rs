@@ -18,7 +18,9 @@ const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 /// Sends `plan` with one descriptor for each of its roles.
 pub(super) fn send_plan(mut socket: &UnixStream, plan: &Plan, files: &[OwnedFd]) -> io::Result<()> {
     let body = postcard::to_stdvec(plan).map_err(io::Error::other)?;
-    let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_le_bytes();
+    let length = u32::try_from(body.len())
+        .map_err(io::Error::other)?
+        .to_le_bytes();
     if body.len() > MAX_PLAN || files.len() > MAX_DESCRIPTORS {
         return Err(io::Error::other("the plan is too large"));
     }
@@ -27,7 +29,12 @@ pub(super) fn send_plan(mut socket: &UnixStream, plan: &Plan, files: &[OwnedFd])
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&borrowed));
     // The descriptors travel with the four bytes of the length, which are never split.
-    sendmsg(socket, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    sendmsg(
+        socket,
+        &[IoSlice::new(&length)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?;
     socket.write_all(&body)
 }
 
@@ -63,7 +70,7 @@ pub(crate) fn receive_plan(mut socket: &UnixStream) -> io::Result<(Plan, Vec<Own
 mod tests {
     use super::*;
     use crate::plan::{PLAN_VERSION, Role};
-    use std::io::{Seek as _, Write as _};
+    use std::io::Seek as _;
 
     #[test]
     fn a_plan_arrives_with_its_descriptors() {
@@ -84,7 +91,9 @@ mod tests {
         let (got, files) = receive_plan(&theirs).unwrap();
         assert_eq!((got, files.len()), (plan, 1));
         let mut text = String::new();
-        std::fs::File::from(files.into_iter().next().unwrap()).read_to_string(&mut text).unwrap();
+        std::fs::File::from(files.into_iter().next().unwrap())
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "content");
     }
 

@@ -51,7 +51,10 @@ impl SendWindow {
     /// Adds what the receiver granted.
     pub fn grant(&mut self, granted: u32) -> Result<(), CreditError> {
         let sum = self.0.checked_add(granted).filter(|sum| *sum <= WINDOW);
-        self.0 = sum.ok_or(CreditError::Overgrant { granted, credit: self.0 })?;
+        self.0 = sum.ok_or(CreditError::Overgrant {
+            granted,
+            credit: self.0,
+        })?;
         Ok(())
     }
 }
@@ -65,22 +68,32 @@ pub struct ReceiveWindow {
 
 impl Default for ReceiveWindow {
     fn default() -> Self {
-        Self { credit: WINDOW, consumed: 0 }
+        Self {
+            credit: WINDOW,
+            consumed: 0,
+        }
     }
 }
 
 impl ReceiveWindow {
     /// Counts `len` received bytes against the credit.
     pub fn receive(&mut self, len: usize) -> Result<(), CreditError> {
-        let left = u32::try_from(len).ok().and_then(|len| self.credit.checked_sub(len));
-        self.credit = left.ok_or(CreditError::Overrun { sent: len, credit: self.credit })?;
+        let left = u32::try_from(len)
+            .ok()
+            .and_then(|len| self.credit.checked_sub(len));
+        self.credit = left.ok_or(CreditError::Overrun {
+            sent: len,
+            credit: self.credit,
+        })?;
         Ok(())
     }
 
     /// Notes that `len` received bytes left the buffer.
     pub fn consume(&mut self, len: usize) {
         let outstanding = WINDOW - self.credit;
-        let consumed = u32::try_from(len).unwrap_or(u32::MAX).saturating_add(self.consumed);
+        let consumed = u32::try_from(len)
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.consumed);
         self.consumed = consumed.min(outstanding);
     }
 

@@ -99,7 +99,9 @@ pub enum FrameError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EncodeError {
     /// Too long for one frame, e.g. a command line or an environment of more than 256 KiB.
-    #[error("the message takes {len} bytes; at most {max} fit a frame: shorten the arguments or the environment")]
+    #[error(
+        "the message takes {len} bytes; at most {max} fit a frame: shorten the arguments or the environment"
+    )]
     TooLong {
         /// Length of the body.
         len: usize,
@@ -134,7 +136,10 @@ fn encode_at<M: Message>(start: usize, message: &M, out: &mut Vec<u8>) -> Result
     out.extend([0; HEADER_LEN]);
     postcard::to_extend(message, Tail(out)).map_err(EncodeError::Encoding)?;
     let len = out.len() - start - HEADER_LEN;
-    let too_long = EncodeError::TooLong { len, max: M::MAX_BODY };
+    let too_long = EncodeError::TooLong {
+        len,
+        max: M::MAX_BODY,
+    };
     let header = u32::try_from(len).map_err(|_| too_long.clone())?;
     if len > M::MAX_BODY {
         return Err(too_long);
@@ -159,7 +164,10 @@ pub struct FrameDecoder<M> {
 
 impl<M> Default for FrameDecoder<M> {
     fn default() -> Self {
-        Self { buffer: Vec::new(), message: PhantomData }
+        Self {
+            buffer: Vec::new(),
+            message: PhantomData,
+        }
     }
 }
 
@@ -181,14 +189,19 @@ impl<M: Message> FrameDecoder<M> {
 
     /// Says whether the stream may end here: an error inside a frame.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffer.is_empty() { Ok(()) } else { Err(FrameError::Truncated { sender: M::SENDER }) }
+        if self.buffer.is_empty() {
+            Ok(())
+        } else {
+            Err(FrameError::Truncated { sender: M::SENDER })
+        }
     }
 
     /// Moves bytes over until the buffer has `wanted`; says whether it has.
     fn fill(&mut self, wanted: usize, input: &mut &[u8]) -> bool {
         let missing = wanted.saturating_sub(self.buffer.len());
         let (taken, rest) = input.split_at_checked(missing).unwrap_or((*input, &[]));
-        self.buffer.reserve_exact(missing.min(GROWTH.max(taken.len())));
+        self.buffer
+            .reserve_exact(missing.min(GROWTH.max(taken.len())));
         self.buffer.extend_from_slice(taken);
         *input = rest;
         taken.len() == missing
@@ -198,7 +211,11 @@ impl<M: Message> FrameDecoder<M> {
         let header = self.buffer.first_chunk().copied().unwrap_or_default();
         let len = usize::try_from(u32::from_le_bytes(header)).unwrap_or(usize::MAX);
         if len > M::MAX_BODY {
-            return Err(FrameError::Oversize { sender: M::SENDER, len, max: M::MAX_BODY });
+            return Err(FrameError::Oversize {
+                sender: M::SENDER,
+                len,
+                max: M::MAX_BODY,
+            });
         }
         Ok(len)
     }
@@ -207,14 +224,23 @@ impl<M: Message> FrameDecoder<M> {
 fn decode_body<M: Message>(body: &[u8]) -> Result<M, FrameError> {
     match postcard::take_from_bytes(body) {
         Ok((message, [])) => Ok(message),
-        Ok((_, rest)) => Err(FrameError::Trailing { sender: M::SENDER, extra: rest.len() }),
+        Ok((_, rest)) => Err(FrameError::Trailing {
+            sender: M::SENDER,
+            extra: rest.len(),
+        }),
         Err(source) => Err(diagnose::<M>(body, source)),
     }
 }
 
 fn diagnose<M: Message>(body: &[u8], source: postcard::Error) -> FrameError {
     match postcard::take_from_bytes::<u32>(body) {
-        Ok((kind, _)) if kind >= M::KINDS => FrameError::UnknownKind { sender: M::SENDER, kind },
-        _ => FrameError::Malformed { sender: M::SENDER, source },
+        Ok((kind, _)) if kind >= M::KINDS => FrameError::UnknownKind {
+            sender: M::SENDER,
+            kind,
+        },
+        _ => FrameError::Malformed {
+            sender: M::SENDER,
+            source,
+        },
     }
 }

@@ -23,8 +23,8 @@ pub use credit::{CreditError, ReceiveWindow, SendWindow};
 pub use frame::{EncodeError, FrameDecoder, FrameError, Message, Peer, encode};
 pub use list::{MAX_STRINGS, Octets, OctetsList};
 pub use message::{
-    BootFacts, Configure, ConfigureFailure, ConfigureStep, Event, ExecFailure, ExecRequest, ExitStatus, Id, Mount,
-    Request, Stream, TerminalSize, User,
+    BootFacts, Configure, ConfigureFailure, ConfigureStep, Event, ExecFailure, ExecRequest,
+    ExitStatus, Id, Mount, Request, Stream, TerminalSize, User,
 };
 
 /// The version of this protocol. Both ends come from one build, so anything but equality is refused.

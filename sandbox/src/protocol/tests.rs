@@ -18,8 +18,14 @@ fn exec_request() -> ExecRequest {
         argv: ["ls", "-l"].into_iter().collect(),
         environment: ["A=1"].into_iter().collect(),
         directory: Some("/tmp".into()),
-        user: Some(User::Ids { uid: 1000, gid: 100 }),
-        terminal: Some(TerminalSize { rows: 24, columns: 80 }),
+        user: Some(User::Ids {
+            uid: 1000,
+            gid: 100,
+        }),
+        terminal: Some(TerminalSize {
+            rows: 24,
+            columns: 80,
+        }),
         stdin: true,
     }
 }
@@ -27,26 +33,76 @@ fn exec_request() -> ExecRequest {
 fn configure() -> Configure {
     Configure {
         hostname: "box".into(),
-        mounts: vec![Mount { tag: "ws".into(), path: "/w".into(), read_only: true }],
+        mounts: vec![Mount {
+            tag: "ws".into(),
+            path: "/w".into(),
+            read_only: true,
+        }],
         environment: ["B=2"].into_iter().collect(),
     }
 }
 
 /// One of each kind of request, with the body that it has on the wire.
 fn requests() -> Vec<(Request, &'static str)> {
-    let named = ExecRequest { user: Some(User::Name("me".into())), ..ExecRequest::default() };
+    let named = ExecRequest {
+        user: Some(User::Name("me".into())),
+        ..ExecRequest::default()
+    };
     vec![
         (Request::Hello { version: 300 }, "00ac02"),
-        (Request::Configure(configure()), "0103626f7801027773022f77010103423d32"),
-        (Request::Exec(exec_request()), "020702026c73022d6c0103413d3101042f746d700101e8076401185001"),
+        (
+            Request::Configure(configure()),
+            "0103626f7801027773022f77010103423d32",
+        ),
+        (
+            Request::Exec(exec_request()),
+            "020702026c73022d6c0103413d3101042f746d700101e8076401185001",
+        ),
         (Request::Exec(named), "02000000000100026d650000"),
-        (Request::Input { id: 7, bytes: "hi".into() }, "0307026869"),
+        (
+            Request::Input {
+                id: 7,
+                bytes: "hi".into(),
+            },
+            "0307026869",
+        ),
         (Request::InputEnd { id: 128 }, "048001"),
-        (Request::OutputCredit { id: 7, stream: Stream::Stderr, bytes: 65536 }, "050701808004"),
-        (Request::Resize { id: 7, size: TerminalSize { rows: 50, columns: 200 } }, "060732c801"),
+        (
+            Request::OutputCredit {
+                id: 7,
+                stream: Stream::Stderr,
+                bytes: 65536,
+            },
+            "050701808004",
+        ),
+        (
+            Request::Resize {
+                id: 7,
+                size: TerminalSize {
+                    rows: 50,
+                    columns: 200,
+                },
+            },
+            "060732c801",
+        ),
         (Request::Signal { id: 7, signal: 15 }, "07071e"),
-        (Request::ReadFile { id: 8, path: "/a".into(), offset: 1, limit: u64::MAX }, "0808022f6101ffffffffffffffffff01"),
-        (Request::WriteFile { id: 9, path: "/b".into(), mode: 0o644 }, "0909022f62a403"),
+        (
+            Request::ReadFile {
+                id: 8,
+                path: "/a".into(),
+                offset: 1,
+                limit: u64::MAX,
+            },
+            "0808022f6101ffffffffffffffffff01",
+        ),
+        (
+            Request::WriteFile {
+                id: 9,
+                path: "/b".into(),
+                mode: 0o644,
+            },
+            "0909022f62a403",
+        ),
         (Request::Cancel { id: 9 }, "0a09"),
         (Request::Ping { token: 5 }, "0b05"),
         (Request::Shutdown { grace_ms: 2000 }, "0cd00f"),
@@ -59,7 +115,14 @@ fn events() -> Vec<(Event, &'static str)> {
     let refused = |reason| Event::ExecFailed { id: 7, reason };
     vec![
         (Event::Hello { version: 1 }, "0001"),
-        (Event::Ready(BootFacts { kernel: "6.1".into(), init_ns: 1, ready_ns: 300 }), "0103362e3101ac02"),
+        (
+            Event::Ready(BootFacts {
+                kernel: "6.1".into(),
+                init_ns: 1,
+                ready_ns: 300,
+            }),
+            "0103362e3101ac02",
+        ),
         (failure(ConfigureStep::Hostname), "020004"),
         (failure(ConfigureStep::Mount("ws".into())), "020102777304"),
         (Event::Started { id: 7, pid: 42 }, "03072a"),
@@ -69,14 +132,51 @@ fn events() -> Vec<(Event, &'static str)> {
         (refused(ExecFailure::NoSuchDirectory), "040703"),
         (refused(ExecFailure::TooMany), "040704"),
         (refused(ExecFailure::Other(12)), "04070518"),
-        (Event::Output { id: 7, stream: Stream::Stdout, bytes: "hi".into() }, "050700026869"),
-        (Event::OutputEnd { id: 7, stream: Stream::Stderr }, "060701"),
+        (
+            Event::Output {
+                id: 7,
+                stream: Stream::Stdout,
+                bytes: "hi".into(),
+            },
+            "050700026869",
+        ),
+        (
+            Event::OutputEnd {
+                id: 7,
+                stream: Stream::Stderr,
+            },
+            "060701",
+        ),
         (Event::InputCredit { id: 7, bytes: 1 }, "070701"),
         (Event::InputClosed { id: 7 }, "0807"),
-        (Event::Exited { id: 7, status: ExitStatus::Code(1) }, "09070002"),
-        (Event::Exited { id: 7, status: ExitStatus::Signal(9) }, "09070112"),
-        (Event::TransferEnd { id: 8, result: Ok(3) }, "0a080003"),
-        (Event::TransferEnd { id: 8, result: Err(2) }, "0a080104"),
+        (
+            Event::Exited {
+                id: 7,
+                status: ExitStatus::Code(1),
+            },
+            "09070002",
+        ),
+        (
+            Event::Exited {
+                id: 7,
+                status: ExitStatus::Signal(9),
+            },
+            "09070112",
+        ),
+        (
+            Event::TransferEnd {
+                id: 8,
+                result: Ok(3),
+            },
+            "0a080003",
+        ),
+        (
+            Event::TransferEnd {
+                id: 8,
+                result: Err(2),
+            },
+            "0a080104",
+        ),
         (Event::Pong { token: 5 }, "0b05"),
     ]
 }
@@ -86,13 +186,23 @@ fn check_golden<M: Message + PartialEq + std::fmt::Debug>(table: &[(M, &str)]) {
     for (message, body) in table {
         let bytes = frame(message);
         let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().unwrap();
-        assert_eq!(hex(rest), *body, "{message:?}: the wire has changed; if that is meant, raise VERSION");
+        assert_eq!(
+            hex(rest),
+            *body,
+            "{message:?}: the wire has changed; if that is meant, raise VERSION"
+        );
         assert_eq!(u32::from_le_bytes(*header) as usize, rest.len());
-        let decoded = FrameDecoder::<M>::default().decode(&mut bytes.as_slice()).unwrap();
+        let decoded = FrameDecoder::<M>::default()
+            .decode(&mut bytes.as_slice())
+            .unwrap();
         assert_eq!(decoded.as_ref(), Some(message));
         kinds.insert(rest[0]);
     }
-    assert_eq!(kinds.into_iter().map(u32::from).collect::<Vec<_>>(), (0..M::KINDS).collect::<Vec<_>>(), "every kind, and KINDS of them");
+    assert_eq!(
+        kinds.into_iter().map(u32::from).collect::<Vec<_>>(),
+        (0..M::KINDS).collect::<Vec<_>>(),
+        "every kind, and KINDS of them"
+    );
 }
 
 #[test]
@@ -108,22 +218,67 @@ fn framed(body: &[u8]) -> Vec<u8> {
 }
 
 fn event_error(bytes: &[u8]) -> FrameError {
-    FrameDecoder::<Event>::default().decode(&mut &*bytes).unwrap_err()
+    FrameDecoder::<Event>::default()
+        .decode(&mut &*bytes)
+        .unwrap_err()
 }
 
 #[test]
 fn bad_frames_name_the_sender() {
     let guest = Peer::Guest;
-    assert_eq!(event_error(&framed(&[12])), FrameError::UnknownKind { sender: guest, kind: 12 });
-    assert_eq!(event_error(&framed(&[0xff, 0xff, 0x03])), FrameError::UnknownKind { sender: guest, kind: 65535 });
-    assert_eq!(event_error(&framed(&[8, 7, 0])), FrameError::Trailing { sender: guest, extra: 1 });
-    let malformed: [&[u8]; 7] = [&[], &[8], &[4, 7, 6], &[5, 7, 2, 0], &[5, 7, 0, 3, 1], &[0xff; 6], &[1, 1, 0xff, 0, 0]];
+    assert_eq!(
+        event_error(&framed(&[12])),
+        FrameError::UnknownKind {
+            sender: guest,
+            kind: 12
+        }
+    );
+    assert_eq!(
+        event_error(&framed(&[0xff, 0xff, 0x03])),
+        FrameError::UnknownKind {
+            sender: guest,
+            kind: 65535
+        }
+    );
+    assert_eq!(
+        event_error(&framed(&[8, 7, 0])),
+        FrameError::Trailing {
+            sender: guest,
+            extra: 1
+        }
+    );
+    let malformed: [&[u8]; 7] = [
+        &[],
+        &[8],
+        &[4, 7, 6],
+        &[5, 7, 2, 0],
+        &[5, 7, 0, 3, 1],
+        &[0xff; 6],
+        &[1, 1, 0xff, 0, 0],
+    ];
     for body in malformed {
         let error = event_error(&framed(body));
-        assert!(matches!(error, FrameError::Malformed { sender: Peer::Guest, .. }), "{body:?}: {error:?}");
+        assert!(
+            matches!(
+                error,
+                FrameError::Malformed {
+                    sender: Peer::Guest,
+                    ..
+                }
+            ),
+            "{body:?}: {error:?}"
+        );
     }
-    let host = FrameDecoder::<Request>::default().decode(&mut &*framed(&[13])).unwrap_err();
-    assert_eq!(host, FrameError::UnknownKind { sender: Peer::Host, kind: 13 });
+    let host = FrameDecoder::<Request>::default()
+        .decode(&mut &*framed(&[13]))
+        .unwrap_err();
+    assert_eq!(
+        host,
+        FrameError::UnknownKind {
+            sender: Peer::Host,
+            kind: 13
+        }
+    );
     assert!(host.to_string().contains("host"), "{host}");
 }
 
@@ -131,10 +286,20 @@ fn bad_frames_name_the_sender() {
 fn an_announced_length_over_the_cap_is_refused_at_the_header() {
     for (len, max) in [(MAX_EVENT + 1, MAX_EVENT), (u32::MAX as usize, MAX_EVENT)] {
         let header = u32::try_from(len).unwrap().to_le_bytes();
-        assert_eq!(event_error(&header), FrameError::Oversize { sender: Peer::Guest, len, max });
+        assert_eq!(
+            event_error(&header),
+            FrameError::Oversize {
+                sender: Peer::Guest,
+                len,
+                max
+            }
+        );
     }
     let allowed = u32::try_from(MAX_EVENT).unwrap().to_le_bytes();
-    assert_eq!(FrameDecoder::<Event>::default().decode(&mut &allowed[..]), Ok(None));
+    assert_eq!(
+        FrameDecoder::<Event>::default().decode(&mut &allowed[..]),
+        Ok(None)
+    );
 }
 
 #[test]
@@ -145,7 +310,12 @@ fn a_frame_that_does_not_end_is_truncated() {
     for cut in 1..bytes.len() {
         let mut decoder = FrameDecoder::<Event>::default();
         assert_eq!(decoder.decode(&mut &bytes[..cut]), Ok(None));
-        assert_eq!(decoder.finish(), Err(FrameError::Truncated { sender: Peer::Guest }));
+        assert_eq!(
+            decoder.finish(),
+            Err(FrameError::Truncated {
+                sender: Peer::Guest
+            })
+        );
     }
     assert!(decoder.decode(&mut bytes.as_slice()).unwrap().is_some());
     assert_eq!(decoder.finish(), Ok(()));
@@ -154,27 +324,58 @@ fn a_frame_that_does_not_end_is_truncated() {
 #[test]
 fn a_message_that_is_too_long_leaves_the_buffer_as_it_was() {
     let mut out = vec![1, 2, 3];
-    let long = ExecRequest { argv: [Octets(vec![b'x'; MAX_REQUEST])].into_iter().collect(), ..ExecRequest::default() };
+    let long = ExecRequest {
+        argv: [Octets(vec![b'x'; MAX_REQUEST])].into_iter().collect(),
+        ..ExecRequest::default()
+    };
     let error = encode(&Request::Exec(long), &mut out).unwrap_err();
-    assert!(matches!(error, EncodeError::TooLong { max: MAX_REQUEST, .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            EncodeError::TooLong {
+                max: MAX_REQUEST,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     assert_eq!(out, [1, 2, 3]);
 }
 
 #[test]
 fn the_largest_pieces_fit_their_frames() {
     let bytes = Octets(vec![0; MAX_DATA]);
-    assert!(frame(&Event::Output { id: Id::MAX, stream: Stream::Stderr, bytes: bytes.clone() }).len() < MAX_EVENT);
+    assert!(
+        frame(&Event::Output {
+            id: Id::MAX,
+            stream: Stream::Stderr,
+            bytes: bytes.clone()
+        })
+        .len()
+            < MAX_EVENT
+    );
     assert!(frame(&Request::Input { id: Id::MAX, bytes }).len() < MAX_REQUEST);
 }
 
 #[test]
 fn a_list_holds_no_more_than_its_cap() {
     let body = |strings: usize| {
-        let request = ExecRequest { argv: (0..strings).map(|_| "").collect(), ..ExecRequest::default() };
+        let request = ExecRequest {
+            argv: (0..strings).map(|_| "").collect(),
+            ..ExecRequest::default()
+        };
         frame(&Request::Exec(request))
     };
-    assert!(FrameDecoder::<Request>::default().decode(&mut body(MAX_STRINGS).as_slice()).is_ok());
-    assert!(FrameDecoder::<Request>::default().decode(&mut body(MAX_STRINGS + 1).as_slice()).is_err());
+    assert!(
+        FrameDecoder::<Request>::default()
+            .decode(&mut body(MAX_STRINGS).as_slice())
+            .is_ok()
+    );
+    assert!(
+        FrameDecoder::<Request>::default()
+            .decode(&mut body(MAX_STRINGS + 1).as_slice())
+            .is_err()
+    );
 }
 
 #[test]
@@ -184,7 +385,10 @@ fn no_event_can_ask_for_anything() {
         match event {
             Event::Hello { .. } | Event::Ready(_) | Event::ConfigureFailed(_) => {}
             Event::Started { .. } | Event::ExecFailed { .. } | Event::Exited { .. } => {}
-            Event::Output { .. } | Event::OutputEnd { .. } | Event::InputCredit { .. } | Event::InputClosed { .. } => {}
+            Event::Output { .. }
+            | Event::OutputEnd { .. }
+            | Event::InputCredit { .. }
+            | Event::InputClosed { .. } => {}
             Event::TransferEnd { .. } | Event::Pong { .. } => {}
         }
     }
@@ -197,14 +401,29 @@ fn credit_is_counted_on_both_sides() {
     assert_eq!(sender.take(usize::MAX), window);
     assert_eq!(sender.take(1), 0, "nothing is left");
     assert_eq!(receiver.receive(window), Ok(()));
-    assert_eq!(receiver.receive(1), Err(CreditError::Overrun { sent: 1, credit: 0 }));
+    assert_eq!(
+        receiver.receive(1),
+        Err(CreditError::Overrun { sent: 1, credit: 0 })
+    );
     receiver.consume(window / 4 - 1);
     assert_eq!(receiver.take_grant(), None, "too little for a frame");
     receiver.consume(1);
     assert_eq!(receiver.take_grant(), Some(WINDOW / 4));
     assert_eq!(sender.grant(WINDOW / 4), Ok(()));
-    assert_eq!(sender.grant(WINDOW), Err(CreditError::Overgrant { granted: WINDOW, credit: WINDOW / 4 }));
-    assert_eq!(sender.grant(u32::MAX), Err(CreditError::Overgrant { granted: u32::MAX, credit: WINDOW / 4 }));
+    assert_eq!(
+        sender.grant(WINDOW),
+        Err(CreditError::Overgrant {
+            granted: WINDOW,
+            credit: WINDOW / 4
+        })
+    );
+    assert_eq!(
+        sender.grant(u32::MAX),
+        Err(CreditError::Overgrant {
+            granted: u32::MAX,
+            credit: WINDOW / 4
+        })
+    );
 }
 
 proptest! {

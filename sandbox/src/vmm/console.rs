@@ -37,7 +37,10 @@ impl Console {
             bus: OnceLock::new(),
             reporter: Arc::clone(reporter),
         };
-        Ok(Self { stream: Arc::new(stream), first: Arc::new(first) })
+        Ok(Self {
+            stream: Arc::new(stream),
+            first: Arc::new(first),
+        })
     }
 
     /// The bus is there: its first access can be told with the first byte.
@@ -49,7 +52,10 @@ impl Console {
     /// A sink for one of the guest's consoles.
     pub(super) fn sink(&self) -> io::Result<Box<dyn ConsoleSink>> {
         let writer = LossyWriter::new(self.stream.try_clone()?);
-        Ok(Box::new(Sink { writer, first: Arc::clone(&self.first) }))
+        Ok(Box::new(Sink {
+            writer,
+            first: Arc::clone(&self.first),
+        }))
     }
 }
 
@@ -74,7 +80,8 @@ impl FirstByte {
         self.reporter.phase_at(Phase::FirstByte, now);
         if let Some(at) = self.bus.get().and_then(|bus| bus.first_access()) {
             let ago = u64::try_from(at.elapsed().as_nanos()).unwrap_or(0);
-            self.reporter.phase_at(Phase::FirstAccess, now.saturating_sub(ago));
+            self.reporter
+                .phase_at(Phase::FirstAccess, now.saturating_sub(ago));
         }
     }
 }

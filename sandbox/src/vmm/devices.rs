@@ -20,9 +20,7 @@ use super::console::Console;
 use super::files::Files;
 use super::power::Power;
 use super::share::Share;
-use crate::boot::layout::{
-    KEYBOARD_PORT, RTC_PORT, SERIAL_LINE, SERIAL_PORT, SLEEP_CONTROL_PORT,
-};
+use crate::boot::layout::{KEYBOARD_PORT, RTC_PORT, SERIAL_LINE, SERIAL_PORT, SLEEP_CONTROL_PORT};
 use crate::boot::{AnnouncedDevice, DeviceWindows};
 use crate::control::Refusal;
 use crate::plan::{Plan, Role};
@@ -114,16 +112,20 @@ impl<'a> Assembly<'a> {
     }
 
     fn port(&mut self, base: u16, length: u64, device: Arc<dyn BusDevice>) -> Result<(), BusError> {
-        self.bus.insert(DoorbellSpace::Pio, u64::from(base), length, device)
+        self.bus
+            .insert(DoorbellSpace::Pio, u64::from(base), length, device)
     }
 
     fn legacy(&mut self, power: &Arc<Power>, serial: Option<&Console>) -> Result<(), Refusal> {
         let switch: Arc<dyn PowerSwitch> = Arc::clone(power) as Arc<dyn PowerSwitch>;
         let control = Arc::new(PowerControl::new(Arc::clone(&switch)));
-        self.port(SLEEP_CONTROL_PORT, PowerControl::LEN, control).map_err(host)?;
+        self.port(SLEEP_CONTROL_PORT, PowerControl::LEN, control)
+            .map_err(host)?;
         let reset = Arc::new(ResetLine::new(switch));
-        self.port(KEYBOARD_PORT, ResetLine::LEN, reset).map_err(host)?;
-        self.port(RTC_PORT, Rtc::LEN, Arc::new(Rtc::host_time())).map_err(host)?;
+        self.port(KEYBOARD_PORT, ResetLine::LEN, reset)
+            .map_err(host)?;
+        self.port(RTC_PORT, Rtc::LEN, Arc::new(Rtc::host_time()))
+            .map_err(host)?;
         if let Some(console) = serial {
             let sink = console.sink().map_err(host)?;
             let irq: Arc<dyn IrqChip> = Arc::new(Lines(Arc::clone(self.partition)));
@@ -174,12 +176,10 @@ impl IrqChip for Lines {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "shaped for map_err")]
 fn host(error: impl std::error::Error) -> Refusal {
     Refusal::new(Fault::Host, chain(&error))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "shaped for map_err")]
 fn caller(error: impl std::error::Error) -> Refusal {
     Refusal::new(Fault::Caller, chain(&error))
 }

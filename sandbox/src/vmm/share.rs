@@ -24,8 +24,16 @@ pub(super) struct Share {
 impl Share {
     /// A share of the directory `root`.
     pub(super) fn new(root: OwnedFd, plan: &SharePlan) -> Result<Self, Error> {
-        let owner = Owner { uid: plan.owner.0, gid: plan.owner.1 };
-        let share = Self { root, read_only: plan.read_only, owner, server: RwLock::new(None) };
+        let owner = Owner {
+            uid: plan.owner.0,
+            gid: plan.owner.1,
+        };
+        let share = Self {
+            root,
+            read_only: plan.read_only,
+            owner,
+            server: RwLock::new(None),
+        };
         *share.server.write().unwrap_or_else(PoisonError::into_inner) = Some(share.serve()?);
         Ok(share)
     }
@@ -33,14 +41,20 @@ impl Share {
     fn serve(&self) -> Result<Server, Error> {
         let root = self.root.try_clone().map_err(Error::Root)?;
         let config = Config::new(root);
-        Server::new(Config { read_only: self.read_only, owner: self.owner, ..config })
+        Server::new(Config {
+            read_only: self.read_only,
+            owner: self.owner,
+            ..config
+        })
     }
 }
 
 impl FsBackend for Share {
     fn handle(&self, request: &mut Reader<'_>, reply: &mut Writer<'_>) -> usize {
         let server = self.server.read().unwrap_or_else(PoisonError::into_inner);
-        let served = server.as_ref().map(|server| server.handle(&mut In(request), &mut Out(reply)));
+        let served = server
+            .as_ref()
+            .map(|server| server.handle(&mut In(request), &mut Out(reply)));
         // A request that cannot be answered at all is one that no driver sends; it gets no reply.
         served.and_then(Result::ok).unwrap_or(0)
     }

@@ -5,7 +5,10 @@
 //! user. A control that cannot be had is an error; nothing is dropped silently. System call and
 //! file system filters are a later step.
 
-#![expect(unsafe_code, reason = "leaving namespaces is an unsafe function in rustix")]
+#![expect(
+    unsafe_code,
+    reason = "leaving namespaces is an unsafe function in rustix"
+)]
 
 use std::fs;
 use std::io;
@@ -16,7 +19,9 @@ use thiserror::Error;
 
 /// A control that this host does not grant.
 #[derive(Debug, Error)]
-#[error("this host does not let the vmm worker give up {control}: {source}; a sandbox is not started without it")]
+#[error(
+    "this host does not let the vmm worker give up {control}: {source}; a sandbox is not started without it"
+)]
 pub(super) struct NotConfined {
     control: &'static str,
     source: io::Error,
@@ -54,11 +59,20 @@ fn unshare(spaces: UnshareFlags) -> io::Result<()> {
 }
 
 fn limit_resources() -> io::Result<()> {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     rustix::process::setrlimit(Resource::Core, none)?;
     // The share holds a descriptor for each file that the guest knows.
     let files = rustix::process::getrlimit(Resource::Nofile);
-    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
+    rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: files.maximum,
+            ..files
+        },
+    )?;
     Ok(())
 }
 
@@ -68,7 +82,11 @@ fn drop_capabilities() -> io::Result<()> {
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
     let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    let sets = CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
     rustix::thread::set_capabilities(None, sets).map_err(io::Error::from)
 }
 
@@ -78,7 +96,10 @@ mod tests {
 
     fn status(field: &str) -> String {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field))
+            .unwrap();
         line.trim().to_owned()
     }
 
@@ -92,9 +113,14 @@ mod tests {
             assert_eq!(status("NoNewPrivs:"), "1");
             let interfaces = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
             let up: Vec<&str> = interfaces.lines().skip(2).collect();
-            assert!(up.iter().all(|line| line.trim_start().starts_with("lo:")), "{up:?}");
+            assert!(
+                up.iter().all(|line| line.trim_start().starts_with("lo:")),
+                "{up:?}"
+            );
             assert!(std::net::TcpStream::connect("127.0.0.1:1").is_err());
-            assert!(std::net::UdpSocket::bind("127.0.0.1:0").is_err());
+            let datagram = std::net::UdpSocket::bind("0.0.0.0:0")
+                .and_then(|socket| socket.send_to(b"x", "127.0.0.1:9"));
+            assert!(datagram.is_err());
         })
         .join()
         .unwrap();

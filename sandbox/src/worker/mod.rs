@@ -43,7 +43,9 @@ pub fn init() {
 
 fn run() -> ! {
     let started = monotonic_ns();
-    let Ok((control, plan, files)) = receive() else { exit(SPEECHLESS) };
+    let Ok((control, plan, files)) = receive() else {
+        exit(SPEECHLESS)
+    };
     let reporter = Arc::new(Reporter(control));
     reporter.phase_at(Phase::WorkerStarted, started);
     if let Err(refusal) = work(&reporter, &plan, files) {
@@ -85,7 +87,10 @@ impl Reporter {
                 while control.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
                 exit(REPORTED);
             };
-            std::thread::Builder::new().name("host".into()).stack_size(64 << 10).spawn(watch)?;
+            std::thread::Builder::new()
+                .name("host".into())
+                .stack_size(64 << 10)
+                .spawn(watch)?;
             Ok(())
         };
         thread().map_err(|error| Refusal::new(Fault::Host, error))
@@ -109,6 +114,9 @@ impl Reporter {
 
 impl Refusal {
     pub(crate) fn new(fault: Fault, error: impl std::fmt::Display) -> Self {
-        Self { fault: FaultCode::from(fault), message: error.to_string() }
+        Self {
+            fault: FaultCode::from(fault),
+            message: error.to_string(),
+        }
     }
 }

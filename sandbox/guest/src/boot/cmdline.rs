@@ -27,13 +27,19 @@ pub struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { root: Some("/dev/vda".into()), port: PORT, power_off: false }
+        Self {
+            root: Some("/dev/vda".into()),
+            port: PORT,
+            power_off: false,
+        }
     }
 }
 
 /// A word of the command line that means nothing here. Fault of the host's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the kernel command line has {0:?}, which means nothing: see the table of cofferdam.* keys")]
+#[error(
+    "the kernel command line has {0:?}, which means nothing: see the table of cofferdam.* keys"
+)]
 pub struct BadParameter(String);
 
 impl Parameters {
@@ -42,7 +48,9 @@ impl Parameters {
         let mut parameters = Self::default();
         for word in command_line.split_ascii_whitespace() {
             if let Some(setting) = word.strip_prefix(PREFIX) {
-                parameters.apply(setting).ok_or_else(|| BadParameter(word.to_owned()))?;
+                parameters
+                    .apply(setting)
+                    .ok_or_else(|| BadParameter(word.to_owned()))?;
             }
         }
         Ok(parameters)
@@ -65,18 +73,37 @@ mod tests {
     use super::*;
 
     fn parameters(root: Option<&str>, port: u32, power_off: bool) -> Parameters {
-        Parameters { root: root.map(Into::into), port, power_off }
+        Parameters {
+            root: root.map(Into::into),
+            port,
+            power_off,
+        }
     }
 
     #[test]
     fn known_keys() {
         let cases = [
             ("", parameters(Some("/dev/vda"), 1024, false)),
-            ("console=ttyS0 root=/dev/sda quiet\n", parameters(Some("/dev/vda"), 1024, false)),
-            ("cofferdam.root=none panic=-1", parameters(None, 1024, false)),
-            ("cofferdam.root=/dev/vdb cofferdam.port=7", parameters(Some("/dev/vdb"), 7, false)),
-            ("  cofferdam.bench=poweroff ", parameters(Some("/dev/vda"), 1024, true)),
-            ("cofferdam.port=1 cofferdam.port=2", parameters(Some("/dev/vda"), 2, false)),
+            (
+                "console=ttyS0 root=/dev/sda quiet\n",
+                parameters(Some("/dev/vda"), 1024, false),
+            ),
+            (
+                "cofferdam.root=none panic=-1",
+                parameters(None, 1024, false),
+            ),
+            (
+                "cofferdam.root=/dev/vdb cofferdam.port=7",
+                parameters(Some("/dev/vdb"), 7, false),
+            ),
+            (
+                "  cofferdam.bench=poweroff ",
+                parameters(Some("/dev/vda"), 1024, true),
+            ),
+            (
+                "cofferdam.port=1 cofferdam.port=2",
+                parameters(Some("/dev/vda"), 2, false),
+            ),
         ];
         for (line, expected) in cases {
             assert_eq!(Parameters::parse(line), Ok(expected), "{line:?}");
@@ -85,10 +112,21 @@ mod tests {
 
     #[test]
     fn anything_else_of_ours_is_refused() {
-        for word in ["cofferdam.", "cofferdam.rot=none", "cofferdam.root=vda", "cofferdam.root", "cofferdam.port=", "cofferdam.port=-1",
-            "cofferdam.port=4294967296", "cofferdam.bench=fast", "cofferdam.root="]
-        {
-            assert_eq!(Parameters::parse(&format!("quiet {word} panic=-1")), Err(BadParameter(word.into())));
+        for word in [
+            "cofferdam.",
+            "cofferdam.rot=none",
+            "cofferdam.root=vda",
+            "cofferdam.root",
+            "cofferdam.port=",
+            "cofferdam.port=-1",
+            "cofferdam.port=4294967296",
+            "cofferdam.bench=fast",
+            "cofferdam.root=",
+        ] {
+            assert_eq!(
+                Parameters::parse(&format!("quiet {word} panic=-1")),
+                Err(BadParameter(word.into()))
+            );
         }
     }
 }

@@ -5,7 +5,9 @@ use std::io::Write;
 /// Writes one line. The kernel gives PID 1 the console as its standard streams.
 pub fn line(text: &str) {
     // One write, so that lines of the kernel do not come between. If the console refuses there is nobody to tell.
-    let _ = std::io::stdout().lock().write_all(format!("cofferdam: {text}\n").as_bytes());
+    let _ = std::io::stdout()
+        .lock()
+        .write_all(format!("cofferdam: {text}\n").as_bytes());
 }
 
 /// Writes an error with its causes as one line.

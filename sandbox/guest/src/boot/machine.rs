@@ -25,12 +25,24 @@ impl Machine for Guest {
             rustix::system::sethostname(wanted.hostname.as_bytes())
                 .map_err(|errno| failure(ConfigureStep::Hostname, errno))?;
         }
-        for Mount { tag, path, read_only } in &wanted.mounts {
+        for Mount {
+            tag,
+            path,
+            read_only,
+        } in &wanted.mounts
+        {
             mounts::share(tag, Path::new(OsStr::from_bytes(&path.0)), *read_only)
                 .map_err(|errno| failure(ConfigureStep::Mount(tag.clone()), errno))?;
         }
-        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-        Ok(BootFacts { kernel, init_ns: self.init_ns, ready_ns: monotonic_ns() })
+        let kernel = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        Ok(BootFacts {
+            kernel,
+            init_ns: self.init_ns,
+            ready_ns: monotonic_ns(),
+        })
     }
 
     fn child_events(&self) -> Option<BorrowedFd<'_>> {
@@ -43,12 +55,17 @@ impl Machine for Guest {
 }
 
 fn failure(step: ConfigureStep, errno: Errno) -> ConfigureFailure {
-    ConfigureFailure { step, errno: errno.raw_os_error() }
+    ConfigureFailure {
+        step,
+        errno: errno.raw_os_error(),
+    }
 }
 
 /// The kernel's monotonic clock, which starts with the machine.
 pub(super) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(ClockId::Monotonic);
     let part = |value: i64| u64::try_from(value).unwrap_or_default();
-    part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec))
+    part(now.tv_sec)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(part(now.tv_nsec))
 }

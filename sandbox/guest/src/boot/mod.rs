@@ -58,7 +58,10 @@ trait Context<T> {
 
 impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     fn context(self, step: impl FnOnce() -> String) -> Result<T, BootError> {
-        self.map_err(|source| BootError::Step { step: step(), source: source.into() })
+        self.map_err(|source| BootError::Step {
+            step: step(),
+            source: source.into(),
+        })
     }
 }
 
@@ -77,16 +80,24 @@ pub fn run() -> Result<Infallible, BootError> {
 fn live() -> Result<(), BootError> {
     let init_ns = machine::monotonic_ns();
     mounts::early_proc()?;
-    let command_line = fs::read_to_string("/proc/cmdline").context(|| "cannot read the kernel command line".into())?;
+    let command_line = fs::read_to_string("/proc/cmdline")
+        .context(|| "cannot read the kernel command line".into())?;
     let parameters = Parameters::parse(&command_line)?;
     if parameters.power_off {
         return Ok(());
     }
     prepare(&parameters)?;
     let child_events = sys::child_events().context(|| "cannot watch for ended processes".into())?;
-    let connection = sys::connect_to_host(parameters.port)
-        .context(|| format!("cannot connect to vsock port {} of the host", parameters.port))?;
-    let mut guest = machine::Guest { init_ns, child_events };
+    let connection = sys::connect_to_host(parameters.port).context(|| {
+        format!(
+            "cannot connect to vsock port {} of the host",
+            parameters.port
+        )
+    })?;
+    let mut guest = machine::Guest {
+        init_ns,
+        child_events,
+    };
     match serve(connection, &mut guest).map_err(BootError::Serve)? {
         Ending::Shutdown => {}
         Ending::HostGone => console::line("the host is gone"),
@@ -108,8 +119,12 @@ fn prepare(parameters: &Parameters) -> Result<(), BootError> {
 
 /// Descriptors for the streams of [`crate::protocol::MAX_EXECS`] execs, and what programs of today expect.
 fn raise_limits() -> Result<(), BootError> {
-    let limit = Rlimit { current: Some(65_536), maximum: Some(1_048_576) };
-    rustix::process::setrlimit(Resource::Nofile, limit).context(|| "cannot raise the number of open files".into())
+    let limit = Rlimit {
+        current: Some(65_536),
+        maximum: Some(1_048_576),
+    };
+    rustix::process::setrlimit(Resource::Nofile, limit)
+        .context(|| "cannot raise the number of open files".into())
 }
 
 fn power_off() -> Result<Infallible, BootError> {

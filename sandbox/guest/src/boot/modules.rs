@@ -30,8 +30,13 @@ fn load(file: &Path) -> io::Result<()> {
 }
 
 fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let paths = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    let mut modules: Vec<_> = paths.into_iter().filter(|path| path.extension() == Some(OsStr::new("ko"))).collect();
+    let paths = fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<Vec<_>>>()?;
+    let mut modules: Vec<_> = paths
+        .into_iter()
+        .filter(|path| path.extension() == Some(OsStr::new("ko")))
+        .collect();
     modules.sort();
     Ok(modules)
 }
@@ -42,14 +47,22 @@ mod tests {
 
     #[test]
     fn modules_come_in_the_order_of_their_names() {
-        let directory = std::env::temp_dir().join(format!("cofferdam-modules-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("cofferdam-modules-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         for name in ["10-b.ko", "02-a.ko", "note.txt", "ko", "10-a.ko"] {
             File::create(directory.join(name)).unwrap();
         }
-        let names: Vec<_> = list(&directory).unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> = list(&directory)
+            .unwrap()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect();
         fs::remove_dir_all(&directory).unwrap();
         assert_eq!(names, ["02-a.ko", "10-a.ko", "10-b.ko"]);
-        assert_eq!(list(&directory).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            list(&directory).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

@@ -17,31 +17,77 @@ struct KernelMount {
     data: Option<&'static std::ffi::CStr>,
 }
 
-const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+const SAFE: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
 const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 /// `/proc` and `/dev`: all that finding the root file system needs.
 const EARLY: [KernelMount; 2] = [
-    KernelMount { kind: "proc", path: "/proc", flags: SAFE, data: None },
-    KernelMount { kind: "devtmpfs", path: "/dev", flags: MountFlags::NOSUID, data: Some(c"mode=755") },
+    KernelMount {
+        kind: "proc",
+        path: "/proc",
+        flags: SAFE,
+        data: None,
+    },
+    KernelMount {
+        kind: "devtmpfs",
+        path: "/dev",
+        flags: MountFlags::NOSUID,
+        data: Some(c"mode=755"),
+    },
 ];
 
 const LATE: [KernelMount; 6] = [
-    KernelMount { kind: "sysfs", path: "/sys", flags: SAFE, data: None },
-    KernelMount { kind: "devpts", path: "/dev/pts", flags: MountFlags::NOSUID, data: Some(c"gid=5,mode=620,ptmxmode=666") },
-    KernelMount { kind: "tmpfs", path: "/dev/shm", flags: NO_DEVICES, data: Some(c"mode=1777") },
-    KernelMount { kind: "tmpfs", path: "/run", flags: NO_DEVICES, data: Some(c"mode=755") },
-    KernelMount { kind: "tmpfs", path: "/tmp", flags: NO_DEVICES, data: Some(c"mode=1777") },
+    KernelMount {
+        kind: "sysfs",
+        path: "/sys",
+        flags: SAFE,
+        data: None,
+    },
+    KernelMount {
+        kind: "devpts",
+        path: "/dev/pts",
+        flags: MountFlags::NOSUID,
+        data: Some(c"gid=5,mode=620,ptmxmode=666"),
+    },
+    KernelMount {
+        kind: "tmpfs",
+        path: "/dev/shm",
+        flags: NO_DEVICES,
+        data: Some(c"mode=1777"),
+    },
+    KernelMount {
+        kind: "tmpfs",
+        path: "/run",
+        flags: NO_DEVICES,
+        data: Some(c"mode=755"),
+    },
+    KernelMount {
+        kind: "tmpfs",
+        path: "/tmp",
+        flags: NO_DEVICES,
+        data: Some(c"mode=1777"),
+    },
     // Moving a process into a group waits for all CPUs unless `favordynmods` (Linux 6.0) says that it is done often.
-    KernelMount { kind: "cgroup2", path: CGROUPS, flags: SAFE, data: Some(c"favordynmods") },
+    KernelMount {
+        kind: "cgroup2",
+        path: CGROUPS,
+        flags: SAFE,
+        data: Some(c"favordynmods"),
+    },
 ];
 
 /// The cgroup v2 hierarchy.
 pub(super) const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Names that programs expect beside the device nodes of the kernel.
-const DEVICE_LINKS: [(&str, &str); 4] =
-    [("/proc/self/fd", "/dev/fd"), ("fd/0", "/dev/stdin"), ("fd/1", "/dev/stdout"), ("fd/2", "/dev/stderr")];
+const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("fd/0", "/dev/stdin"),
+    ("fd/1", "/dev/stdout"),
+    ("fd/2", "/dev/stderr"),
+];
 
 pub(super) fn early_proc() -> Result<(), BootError> {
     EARLY.iter().take(1).try_for_each(KernelMount::make)
@@ -67,7 +113,9 @@ impl KernelMount {
         let attempt = mount(self.kind, self.path, self.kind, self.flags, self.data);
         // An older kernel does not know the option; without it the same works, slower.
         let result = match attempt {
-            Err(Errno::INVAL) if self.kind == "cgroup2" => mount(self.kind, self.path, self.kind, self.flags, None),
+            Err(Errno::INVAL) if self.kind == "cgroup2" => {
+                mount(self.kind, self.path, self.kind, self.flags, None)
+            }
             result => result,
         };
         result.context(|| format!("cannot mount {} on {}", self.kind, self.path))
@@ -88,6 +136,10 @@ pub(super) fn share(tag: &str, path: &Path, read_only: bool) -> Result<(), Errno
         return Err(Errno::INVAL);
     }
     fs::create_dir_all(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    let flags = if read_only { NO_DEVICES | MountFlags::RDONLY } else { NO_DEVICES };
+    let flags = if read_only {
+        NO_DEVICES | MountFlags::RDONLY
+    } else {
+        NO_DEVICES
+    };
     mount(tag, path, "virtiofs", flags, None)
 }

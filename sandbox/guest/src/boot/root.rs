@@ -22,14 +22,37 @@ const PROBE_STEP: Duration = Duration::from_millis(2);
 /// Mounts the image on `device` with a writable layer in memory over it and makes that the root directory.
 pub(super) fn switch_to(device: &str, modules: bool) -> Result<(), BootError> {
     wait_for(device, if modules { PROBE_LIMIT } else { Duration::ZERO })?;
-    [IMAGE, WRITABLE, ROOT].iter().try_for_each(make_directory)?;
-    mount(device, IMAGE, "erofs", MountFlags::RDONLY | MountFlags::NODEV, None)
-        .context(|| format!("cannot mount the root image of {device}"))?;
-    mount("tmpfs", WRITABLE, "tmpfs", MountFlags::empty(), Some(c"mode=755"))
-        .context(|| "cannot mount the writable layer".into())?;
-    ["upper", "work"].iter().try_for_each(|part| make_directory(Path::new(WRITABLE).join(part)))?;
+    [IMAGE, WRITABLE, ROOT]
+        .iter()
+        .try_for_each(make_directory)?;
+    mount(
+        device,
+        IMAGE,
+        "erofs",
+        MountFlags::RDONLY | MountFlags::NODEV,
+        None,
+    )
+    .context(|| format!("cannot mount the root image of {device}"))?;
+    mount(
+        "tmpfs",
+        WRITABLE,
+        "tmpfs",
+        MountFlags::empty(),
+        Some(c"mode=755"),
+    )
+    .context(|| "cannot mount the writable layer".into())?;
+    ["upper", "work"]
+        .iter()
+        .try_for_each(|part| make_directory(Path::new(WRITABLE).join(part)))?;
     let layers = c"lowerdir=/image,upperdir=/writable/upper,workdir=/writable/work";
-    mount("overlay", ROOT, "overlay", MountFlags::empty(), Some(layers)).context(|| "cannot lay the layers over each other".into())?;
+    mount(
+        "overlay",
+        ROOT,
+        "overlay",
+        MountFlags::empty(),
+        Some(layers),
+    )
+    .context(|| "cannot lay the layers over each other".into())?;
     enter()
 }
 
@@ -38,7 +61,8 @@ fn enter() -> Result<(), BootError> {
     for point in ["proc", "dev"] {
         let target = Path::new(ROOT).join(point);
         make_directory(&target)?;
-        mount_move(Path::new("/").join(point), &target).context(|| format!("cannot move /{point}"))?;
+        mount_move(Path::new("/").join(point), &target)
+            .context(|| format!("cannot move /{point}"))?;
     }
     // The overlay holds on to its layers; nobody needs a path to them.
     for layer in [IMAGE, WRITABLE] {
@@ -73,7 +97,9 @@ fn empty_initrd() {
 
 /// Removes what is in `directory`, never leaving the file system `device`.
 fn remove_inside(directory: &Path, device: u64) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         match path.symlink_metadata() {
             Ok(found) if found.dev() != device => {}

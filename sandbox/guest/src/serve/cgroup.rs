@@ -19,7 +19,10 @@ impl Cgroup {
 
     /// Where a process writes `0` to enter.
     pub(crate) fn entrance(&self) -> Option<File> {
-        File::options().write(true).open(self.0.join("cgroup.procs")).ok()
+        File::options()
+            .write(true)
+            .open(self.0.join("cgroup.procs"))
+            .ok()
     }
 
     /// Kills every process in it.

@@ -42,8 +42,13 @@ impl Exec {
     pub(crate) fn start(&mut self, io: &mut Io) -> Result<(), ServeError> {
         let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
         io.link.send(&Event::Started { id: self.id, pid })?;
-        let token = super::poller::Token { id: self.id, source: Source::Process };
-        io.poller.watch(std::os::fd::AsFd::as_fd(&self.pidfd), token).map_err(ServeError::System)?;
+        let token = super::poller::Token {
+            id: self.id,
+            source: Source::Process,
+        };
+        io.poller
+            .watch(std::os::fd::AsFd::as_fd(&self.pidfd), token)
+            .map_err(ServeError::System)?;
         self.stdout.start(io)?;
         self.stderr.start(io)
     }
@@ -96,7 +101,8 @@ impl Exec {
 
     /// How it ended, once that and every byte of its output is known.
     pub(crate) fn complete(&self) -> Option<ExitStatus> {
-        self.status.filter(|_| self.stdout.is_ended() && self.stderr.is_ended())
+        self.status
+            .filter(|_| self.stdout.is_ended() && self.stderr.is_ended())
     }
 
     /// What is left to clean up: the group, if something of the exec lives on in it.

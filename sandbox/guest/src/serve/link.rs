@@ -25,7 +25,11 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(connection: OwnedFd) -> Result<Self, Errno> {
         rustix::io::ioctl_fionbio(&connection, true)?;
-        Ok(Self { connection, queue: Vec::new(), sent: 0 })
+        Ok(Self {
+            connection,
+            queue: Vec::new(),
+            sent: 0,
+        })
     }
 
     /// Queues an event.
@@ -93,7 +97,11 @@ pub(crate) struct Inbox {
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { decoder: FrameDecoder::default(), buffer: vec![0; READ_LEN].into(), filled: 0..0 }
+        Self {
+            decoder: FrameDecoder::default(),
+            buffer: vec![0; READ_LEN].into(),
+            filled: 0..0,
+        }
     }
 }
 
@@ -101,7 +109,11 @@ impl Inbox {
     /// Reads once.
     pub(crate) fn fill(&mut self, link: &Link) -> Result<Incoming, ServeError> {
         match rustix::io::read(link, &mut *self.buffer) {
-            Ok(0) => self.decoder.finish().map(|()| Incoming::End).map_err(ServeError::Frame),
+            Ok(0) => self
+                .decoder
+                .finish()
+                .map(|()| Incoming::End)
+                .map_err(ServeError::Frame),
             Ok(len) => {
                 self.filled = 0..len;
                 Ok(Incoming::Bytes)

@@ -23,7 +23,9 @@ use std::path::Path;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::protocol::{BootFacts, Configure, ConfigureFailure, CreditError, EncodeError, FrameError, MAX_DATA};
+use crate::protocol::{
+    BootFacts, Configure, ConfigureFailure, CreditError, EncodeError, FrameError, MAX_DATA,
+};
 
 /// What the server needs of the machine that it runs on.
 pub trait Machine {
@@ -61,7 +63,9 @@ pub enum ServeError {
     #[error("the host sent a request that makes no sense: {0}")]
     Request(&'static str),
     /// The host speaks another version; it was told ours.
-    #[error("the host speaks version {0} of the protocol: host and guest program must come from the same build")]
+    #[error(
+        "the host speaks version {0} of the protocol: host and guest program must come from the same build"
+    )]
     Version(u32),
     /// An event that does not fit a frame. Fault of this program.
     #[error("an event cannot be sent")]

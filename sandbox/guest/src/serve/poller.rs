@@ -42,7 +42,10 @@ impl Token {
             2 => Source::Stderr,
             _ => Source::Process,
         };
-        Self { id: Id::try_from(value >> 2).unwrap_or_default(), source }
+        Self {
+            id: Id::try_from(value >> 2).unwrap_or_default(),
+            source,
+        }
     }
 }
 
@@ -56,7 +59,9 @@ pub(crate) struct Poller {
 
 impl Poller {
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        })
     }
 
     /// Reports `token` as long as `fd` can be read (or written, for standard input). Level-triggered: the kernel hands out
@@ -66,7 +71,12 @@ impl Poller {
             Source::Stdin => epoll::EventFlags::OUT,
             _ => epoll::EventFlags::IN,
         };
-        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.pack()), flags)
+        epoll::add(
+            &self.epoll,
+            fd,
+            epoll::EventData::new_u64(token.pack()),
+            flags,
+        )
     }
 
     /// Must come before the descriptor is closed: a duplicate of it would keep the registration.
@@ -78,9 +88,19 @@ impl Poller {
     /// What is ready now; never waits.
     pub(crate) fn ready(&self) -> Result<Vec<Token>, Errno> {
         let mut events = Vec::with_capacity(BATCH);
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now))?;
-        Ok(events.iter().map(|event| Token::unpack(event.data.u64())).collect())
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut events),
+            Some(&now),
+        )?;
+        Ok(events
+            .iter()
+            .map(|event| Token::unpack(event.data.u64()))
+            .collect())
     }
 }
 
@@ -97,7 +117,12 @@ mod tests {
     #[test]
     fn tokens_survive_packing() {
         for id in [0, 1, 77, Id::MAX] {
-            for source in [Source::Stdin, Source::Stdout, Source::Stderr, Source::Process] {
+            for source in [
+                Source::Stdin,
+                Source::Stdout,
+                Source::Stderr,
+                Source::Process,
+            ] {
                 let token = Token { id, source };
                 assert_eq!(Token::unpack(token.pack()), token);
             }

@@ -16,7 +16,8 @@ use super::spawn::spawn;
 use super::transfer::{Reading, Writing};
 use super::{Ending, Io, Machine, ServeError};
 use crate::protocol::{
-    Configure, Event, ExecFailure, ExecRequest, Id, MAX_EXECS, MAX_TRANSFERS, Octets, Request, Stream, VERSION,
+    Configure, Event, ExecFailure, ExecRequest, Id, MAX_EXECS, MAX_TRANSFERS, Octets, Request,
+    Stream, VERSION,
 };
 use crate::sys;
 
@@ -107,31 +108,57 @@ impl<'m> Server<'m> {
     }
 
     pub(super) fn kill_all(&self) {
-        self.execs.values().for_each(|exec| exec.signal(Signal::KILL));
+        self.execs
+            .values()
+            .for_each(|exec| exec.signal(Signal::KILL));
     }
 
     fn wait(&self) -> Result<Ready, ServeError> {
         let room = self.io.link.has_room();
-        let mut wanted = if room { PollFlags::IN } else { PollFlags::empty() };
+        let mut wanted = if room {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
         wanted.set(PollFlags::OUT, !self.io.link.is_flushed());
-        let streams = if room { PollFlags::IN } else { PollFlags::empty() };
-        let mut fds = vec![PollFd::new(&self.io.link, wanted), PollFd::new(&self.io.poller, streams)];
+        let streams = if room {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
+        let mut fds = vec![
+            PollFd::new(&self.io.link, wanted),
+            PollFd::new(&self.io.poller, streams),
+        ];
         let children = self.machine.child_events();
         fds.extend(children.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         match rustix::event::poll(&mut fds, self.timeout().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(ServeError::System(errno)),
         }
-        let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !(fd.revents() - PollFlags::OUT).is_empty());
-        Ok(Ready { requests: is_ready(0), streams: is_ready(1), children: is_ready(2) })
+        let is_ready = |at: usize| {
+            fds.get(at)
+                .is_some_and(|fd| !(fd.revents() - PollFlags::OUT).is_empty())
+        };
+        Ok(Ready {
+            requests: is_ready(0),
+            streams: is_ready(1),
+            children: is_ready(2),
+        })
     }
 
     fn timeout(&self) -> Option<Timespec> {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         if self.io.link.has_room() && self.readings.values().any(Reading::can_move) {
             return Some(now);
         }
-        let left = self.stopping?.deadline().saturating_duration_since(Instant::now());
+        let left = self
+            .stopping?
+            .deadline()
+            .saturating_duration_since(Instant::now());
         Some(Timespec::try_from(left).unwrap_or(now))
     }
 
@@ -161,8 +188,12 @@ impl<'m> Server<'m> {
     }
 
     fn report_if_complete(&mut self, id: Id) -> Result<(), ServeError> {
-        let Entry::Occupied(entry) = self.execs.entry(id) else { return Ok(()) };
-        let Some(status) = entry.get().complete() else { return Ok(()) };
+        let Entry::Occupied(entry) = self.execs.entry(id) else {
+            return Ok(());
+        };
+        let Some(status) = entry.get().complete() else {
+            return Ok(());
+        };
         self.remains.extend(entry.remove().into_remains());
         self.io.link.send(&Event::Exited { id, status })
     }
@@ -178,7 +209,9 @@ impl<'m> Server<'m> {
     }
 
     fn serve_stream(&mut self, token: Token) -> Result<(), ServeError> {
-        let Some(exec) = self.execs.get_mut(&token.id) else { return Ok(()) };
+        let Some(exec) = self.execs.get_mut(&token.id) else {
+            return Ok(());
+        };
         match token.source {
             Source::Stdin => exec.stdin().flush(&mut self.io)?,
             Source::Stdout => drop(exec.output(Stream::Stdout).pump(&mut self.io)?),
@@ -214,7 +247,9 @@ impl<'m> Server<'m> {
             (_, Request::Ping { token }) => self.io.link.send(&Event::Pong { token }),
             (_, Request::Shutdown { grace_ms }) => self.shut_down(grace_ms),
             (Phase::Configuring, Request::Configure(wanted)) => self.configure(wanted),
-            (Phase::Configuring, _) => Err(ServeError::Request("configure must come before the first exec")),
+            (Phase::Configuring, _) => Err(ServeError::Request(
+                "configure must come before the first exec",
+            )),
             (Phase::Serving, request) => self.work(request),
         }
     }
@@ -248,7 +283,12 @@ impl<'m> Server<'m> {
             Request::OutputCredit { id, stream, bytes } => self.grant(id, stream, bytes),
             Request::Resize { id, size } => self.with_exec(id, |exec| exec.resize(size)),
             Request::Signal { id, signal } => self.signal(id, signal),
-            Request::ReadFile { id, path, offset, limit } => self.read_file(id, &path, offset, limit),
+            Request::ReadFile {
+                id,
+                path,
+                offset,
+                limit,
+            } => self.read_file(id, &path, offset, limit),
             Request::WriteFile { id, path, mode } => self.write_file(id, &path, mode),
             Request::Cancel { id } => self.cancel(id),
             Request::Configure(_) => Err(ServeError::Request("a second configure")),
@@ -259,26 +299,39 @@ impl<'m> Server<'m> {
 
     fn exec(&mut self, request: &ExecRequest) -> Result<(), ServeError> {
         let id = self.unused(request.id)?;
-        let cgroup = self.machine.cgroups().and_then(|root| Cgroup::create(root, id));
+        let cgroup = self
+            .machine
+            .cgroups()
+            .and_then(|root| Cgroup::create(root, id));
         let spawned = match self.execs.len() {
             MAX_EXECS.. => Err(ExecFailure::TooMany),
             _ => spawn(request, &self.environment, cgroup.as_ref()),
         };
         match spawned {
             Ok(spawned) => {
-                let exec = self.execs.entry(id).or_insert(Exec::new(request, spawned, cgroup));
+                let exec = self
+                    .execs
+                    .entry(id)
+                    .or_insert(Exec::new(request, spawned, cgroup));
                 exec.start(&mut self.io)
             }
             Err(reason) => {
-                self.remains.extend(cgroup.filter(|cgroup| !cgroup.remove()));
+                self.remains
+                    .extend(cgroup.filter(|cgroup| !cgroup.remove()));
                 self.io.link.send(&Event::ExecFailed { id, reason })
             }
         }
     }
 
     fn unused(&self, id: Id) -> Result<Id, ServeError> {
-        let used = self.execs.contains_key(&id) || self.readings.contains_key(&id) || self.writings.contains_key(&id);
-        if used { Err(ServeError::Request("an id that is in use")) } else { Ok(id) }
+        let used = self.execs.contains_key(&id)
+            || self.readings.contains_key(&id)
+            || self.writings.contains_key(&id);
+        if used {
+            Err(ServeError::Request("an id that is in use"))
+        } else {
+            Ok(id)
+        }
     }
 
     fn with_exec(&self, id: Id, act: impl FnOnce(&Exec)) -> Result<(), ServeError> {
@@ -288,7 +341,8 @@ impl<'m> Server<'m> {
     }
 
     fn signal(&self, id: Id, signal: i32) -> Result<(), ServeError> {
-        let signal = Signal::from_named_raw(signal).ok_or(ServeError::Request("a signal that does not exist"))?;
+        let signal = Signal::from_named_raw(signal)
+            .ok_or(ServeError::Request("a signal that does not exist"))?;
         self.with_exec(id, |exec| exec.signal(signal))
     }
 
@@ -296,7 +350,9 @@ impl<'m> Server<'m> {
         if let Some(exec) = self.execs.get_mut(&id) {
             return exec.stdin().receive(bytes, &mut self.io);
         }
-        let Some(writing) = self.writings.get_mut(&id) else { return Ok(()) };
+        let Some(writing) = self.writings.get_mut(&id) else {
+            return Ok(());
+        };
         match writing.receive(bytes)? {
             Ok(Some(bytes)) => self.io.link.send(&Event::InputCredit { id, bytes }),
             Ok(None) => Ok(()),
@@ -308,7 +364,9 @@ impl<'m> Server<'m> {
         if let Some(exec) = self.execs.get_mut(&id) {
             return exec.stdin().end(&mut self.io);
         }
-        let Some(writing) = self.writings.get(&id) else { return Ok(()) };
+        let Some(writing) = self.writings.get(&id) else {
+            return Ok(());
+        };
         self.end_transfer(id, Ok(writing.moved()))
     }
 
@@ -316,14 +374,25 @@ impl<'m> Server<'m> {
         if let Some(exec) = self.execs.get_mut(&id) {
             return exec.output(stream).grant(bytes, &mut self.io);
         }
-        self.readings.get_mut(&id).map_or(Ok(()), |reading| reading.grant(bytes))
+        self.readings
+            .get_mut(&id)
+            .map_or(Ok(()), |reading| reading.grant(bytes))
     }
 
     // ---- files ----
 
-    fn read_file(&mut self, id: Id, path: &Octets, offset: u64, limit: u64) -> Result<(), ServeError> {
+    fn read_file(
+        &mut self,
+        id: Id,
+        path: &Octets,
+        offset: u64,
+        limit: u64,
+    ) -> Result<(), ServeError> {
         let id = self.unused(id)?;
-        match self.transfer_slot().and_then(|()| Reading::open(id, path, offset, limit)) {
+        match self
+            .transfer_slot()
+            .and_then(|()| Reading::open(id, path, offset, limit))
+        {
             Ok(reading) => {
                 self.readings.insert(id, reading);
                 Ok(())
@@ -334,7 +403,10 @@ impl<'m> Server<'m> {
 
     fn write_file(&mut self, id: Id, path: &Octets, mode: u32) -> Result<(), ServeError> {
         let id = self.unused(id)?;
-        match self.transfer_slot().and_then(|()| Writing::open(path, mode)) {
+        match self
+            .transfer_slot()
+            .and_then(|()| Writing::open(path, mode))
+        {
             Ok(writing) => {
                 self.writings.insert(id, writing);
                 Ok(())
@@ -345,7 +417,11 @@ impl<'m> Server<'m> {
 
     fn transfer_slot(&self) -> Result<(), Errno> {
         let transfers = self.readings.len() + self.writings.len();
-        if transfers < MAX_TRANSFERS { Ok(()) } else { Err(Errno::MFILE) }
+        if transfers < MAX_TRANSFERS {
+            Ok(())
+        } else {
+            Err(Errno::MFILE)
+        }
     }
 
     fn cancel(&mut self, id: Id) -> Result<(), ServeError> {
@@ -369,7 +445,9 @@ impl<'m> Server<'m> {
                 ended.extend(reading.pump(&mut self.io)?.map(|result| (*id, result)));
             }
         }
-        ended.into_iter().try_for_each(|(id, result)| self.end_transfer(id, result))
+        ended
+            .into_iter()
+            .try_for_each(|(id, result)| self.end_transfer(id, result))
     }
 
     // ---- the end ----
@@ -392,7 +470,9 @@ impl<'m> Server<'m> {
 
     /// Whether a shutdown has run its course; kills what is left when its time is over.
     fn is_stopped(&mut self) -> bool {
-        let Some(stopping) = self.stopping else { return false };
+        let Some(stopping) = self.stopping else {
+            return false;
+        };
         if self.execs.is_empty() && self.io.link.is_flushed() && !self.has_children() {
             return true;
         }
@@ -410,13 +490,18 @@ impl<'m> Server<'m> {
     }
 
     fn has_children(&self) -> bool {
-        let peek = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG | rustix::process::WaitIdOptions::NOWAIT;
-        self.machine.child_events().is_some() && rustix::process::waitid(rustix::process::WaitId::All, peek).is_ok()
+        let peek = rustix::process::WaitIdOptions::EXITED
+            | rustix::process::WaitIdOptions::NOHANG
+            | rustix::process::WaitIdOptions::NOWAIT;
+        self.machine.child_events().is_some()
+            && rustix::process::waitid(rustix::process::WaitId::All, peek).is_ok()
     }
 }
 
 /// The status of this child if it has ended and was not reaped with the others already.
 fn wait_for(pid: Pid) -> Option<WaitStatus> {
-    let reaped = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG).ok().flatten();
+    let reaped = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG)
+        .ok()
+        .flatten();
     reaped.map(|(_, status)| status)
 }

@@ -39,23 +39,40 @@ pub(crate) struct Ends {
 }
 
 /// Starts what `request` says; `defaults` is the environment below its own.
-pub(crate) fn spawn(request: &ExecRequest, defaults: &[Octets], cgroup: Option<&Cgroup>) -> Result<Spawned, ExecFailure> {
+pub(crate) fn spawn(
+    request: &ExecRequest,
+    defaults: &[Octets],
+    cgroup: Option<&Cgroup>,
+) -> Result<Spawned, ExecFailure> {
     let account = account(request)?;
     let mut environment = Environment::of(&account, request.terminal.is_some());
     environment.overlay(defaults);
     environment.overlay(&request.environment.0);
     let directory = directory(request)?;
-    let mut argv = request.argv.0.iter().map(|Octets(arg)| OsStr::from_bytes(arg));
+    let mut argv = request
+        .argv
+        .0
+        .iter()
+        .map(|Octets(arg)| OsStr::from_bytes(arg));
     let program = argv.next().ok_or(ExecFailure::NotFound)?;
 
     let mut command = Command::new(environment.find_program(program, &directory)?);
-    command.arg0(program).args(argv).current_dir(directory).env_clear().envs(environment.iter());
-    let ends = attach(&mut command, request, &account).map_err(|errno| ExecFailure::Other(errno.raw_os_error()))?;
-    sys::prepare_child(&mut command, sys::ChildSetup {
-        terminal: request.terminal.is_some(),
-        cgroup: cgroup.and_then(Cgroup::entrance),
-        identity: request.user.as_ref().map(|_| identity(&account)),
-    });
+    command
+        .arg0(program)
+        .args(argv)
+        .current_dir(directory)
+        .env_clear()
+        .envs(environment.iter());
+    let ends = attach(&mut command, request, &account)
+        .map_err(|errno| ExecFailure::Other(errno.raw_os_error()))?;
+    sys::prepare_child(
+        &mut command,
+        sys::ChildSetup {
+            terminal: request.terminal.is_some(),
+            cgroup: cgroup.and_then(Cgroup::entrance),
+            identity: request.user.as_ref().map(|_| identity(&account)),
+        },
+    );
     start(&mut command, ends)
 }
 
@@ -83,7 +100,10 @@ fn account(request: &ExecRequest) -> Result<Account, ExecFailure> {
     // A root file system without these files has no names, and needs none.
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let Some(user) = &request.user else {
-        return Ok(Account::of_uid(rustix::process::geteuid().as_raw(), &passwd));
+        return Ok(Account::of_uid(
+            rustix::process::geteuid().as_raw(),
+            &passwd,
+        ));
     };
     let group = fs::read_to_string("/etc/group").unwrap_or_default();
     Account::find(user, &passwd, &group).ok_or(ExecFailure::NoSuchUser)
@@ -93,14 +113,24 @@ fn identity(account: &Account) -> sys::Identity {
     sys::Identity {
         uid: Uid::from_raw(account.uid),
         gid: Gid::from_raw(account.gid),
-        groups: account.groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+        groups: account
+            .groups
+            .iter()
+            .map(|gid| Gid::from_raw(*gid))
+            .collect(),
     }
 }
 
 fn directory(request: &ExecRequest) -> Result<PathBuf, ExecFailure> {
-    let Some(Octets(path)) = &request.directory else { return Ok("/".into()) };
+    let Some(Octets(path)) = &request.directory else {
+        return Ok("/".into());
+    };
     let path = Path::new("/").join(OsStr::from_bytes(path));
-    if path.is_dir() { Ok(path) } else { Err(ExecFailure::NoSuchDirectory) }
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err(ExecFailure::NoSuchDirectory)
+    }
 }
 
 fn attach(command: &mut Command, request: &ExecRequest, account: &Account) -> Result<Ends, Errno> {
@@ -127,7 +157,11 @@ fn attach_pipes(command: &mut Command, stdin: bool) -> Result<Ends, Errno> {
     Ok(ends)
 }
 
-fn attach_terminal(command: &mut Command, size: TerminalSize, account: &Account) -> Result<Ends, Errno> {
+fn attach_terminal(
+    command: &mut Command,
+    size: TerminalSize,
+    account: &Account,
+) -> Result<Ends, Errno> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = rustix::pty::openpt(flags)?;
     rustix::pty::unlockpt(&master)?;
@@ -135,16 +169,29 @@ fn attach_terminal(command: &mut Command, size: TerminalSize, account: &Account)
     resize(master.as_fd(), size)?;
     // So that the user can open its own terminal by name. Without the right to do it, it is the user's already.
     let _ = rustix::fs::fchown(&slave, Some(Uid::from_raw(account.uid)), None);
-    let copy = || slave.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    let copy = || {
+        slave
+            .try_clone()
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    };
     command.stdin(copy()?).stdout(copy()?).stderr(slave);
     let master = not_blocking(master)?;
     let input = rustix::io::fcntl_dupfd_cloexec(&master, 0)?;
-    Ok(Ends { stdin: Some(input), stdout: Some(master), stderr: None })
+    Ok(Ends {
+        stdin: Some(input),
+        stdout: Some(master),
+        stderr: None,
+    })
 }
 
 /// Sets the size of the terminal whose master side is `master`.
 pub(crate) fn resize(master: impl AsFd, size: TerminalSize) -> Result<(), Errno> {
-    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     rustix::termios::tcsetwinsize(master, size)
 }
 

@@ -30,12 +30,23 @@ pub(crate) struct OutputPipe {
 
 impl OutputPipe {
     pub(crate) fn new(id: Id, stream: Stream, fd: Option<OwnedFd>) -> Self {
-        Self { id, stream, fd, watched: false, window: SendWindow::default(), rest: None }
+        Self {
+            id,
+            stream,
+            fd,
+            watched: false,
+            window: SendWindow::default(),
+            rest: None,
+        }
     }
 
     /// Announces the end of a stream that does not exist, or begins to watch it.
     pub(crate) fn start(&mut self, io: &mut Io) -> Result<(), ServeError> {
-        if self.fd.is_none() { self.announce_end(io) } else { self.rewatch(io) }
+        if self.fd.is_none() {
+            self.announce_end(io)
+        } else {
+            self.rewatch(io)
+        }
     }
 
     pub(crate) fn is_ended(&self) -> bool {
@@ -83,7 +94,10 @@ impl OutputPipe {
     }
 
     fn allowed(&self) -> usize {
-        let rest = self.rest.and_then(|rest| usize::try_from(rest).ok()).unwrap_or(usize::MAX);
+        let rest = self
+            .rest
+            .and_then(|rest| usize::try_from(rest).ok())
+            .unwrap_or(usize::MAX);
         self.window.credit().min(rest).min(MAX_DATA)
     }
 
@@ -92,7 +106,11 @@ impl OutputPipe {
         if let Some(rest) = &mut self.rest {
             *rest = rest.saturating_sub(u64::try_from(len).unwrap_or(u64::MAX));
         }
-        io.link.send(&Event::Output { id: self.id, stream: self.stream, bytes })?;
+        io.link.send(&Event::Output {
+            id: self.id,
+            stream: self.stream,
+            bytes,
+        })?;
         self.rewatch(io)?;
         Ok(self.window.credit() > 0)
     }
@@ -106,7 +124,10 @@ impl OutputPipe {
     }
 
     fn announce_end(&self, io: &mut Io) -> Result<(), ServeError> {
-        io.link.send(&Event::OutputEnd { id: self.id, stream: self.stream })
+        io.link.send(&Event::OutputEnd {
+            id: self.id,
+            stream: self.stream,
+        })
     }
 
     /// Watched exactly while there is credit to send what comes: a closed pipe would otherwise report for ever.
@@ -114,7 +135,10 @@ impl OutputPipe {
         let Some(fd) = &self.fd else { return Ok(()) };
         let wanted = self.window.credit() > 0;
         match (self.watched, wanted) {
-            (false, true) => io.poller.watch(fd.as_fd(), self.token()).map_err(ServeError::System)?,
+            (false, true) => io
+                .poller
+                .watch(fd.as_fd(), self.token())
+                .map_err(ServeError::System)?,
             (true, false) => io.poller.unwatch(fd.as_fd()),
             _ => {}
         }
@@ -127,7 +151,10 @@ impl OutputPipe {
             Stream::Stdout => Source::Stdout,
             Stream::Stderr => Source::Stderr,
         };
-        Token { id: self.id, source }
+        Token {
+            id: self.id,
+            source,
+        }
     }
 }
 
@@ -147,12 +174,22 @@ pub(crate) struct InputPipe {
 impl InputPipe {
     pub(crate) fn new(id: Id, fd: Option<OwnedFd>, terminal: bool) -> Self {
         let (window, pending) = (ReceiveWindow::default(), VecDeque::new());
-        Self { id, fd, terminal, watched: false, window, pending, ending: false }
+        Self {
+            id,
+            fd,
+            terminal,
+            watched: false,
+            window,
+            pending,
+            ending: false,
+        }
     }
 
     /// Takes bytes from the host and passes on what the process has room for.
     pub(crate) fn receive(&mut self, bytes: &[u8], io: &mut Io) -> Result<(), ServeError> {
-        self.window.receive(bytes.len()).map_err(ServeError::Credit)?;
+        self.window
+            .receive(bytes.len())
+            .map_err(ServeError::Credit)?;
         if self.fd.is_none() || self.ending {
             return self.consumed(bytes.len(), io);
         }
@@ -214,9 +251,15 @@ impl InputPipe {
     fn rewatch(&mut self, io: &mut Io) -> Result<(), ServeError> {
         let Some(fd) = &self.fd else { return Ok(()) };
         let wanted = !self.pending.is_empty();
-        let token = Token { id: self.id, source: Source::Stdin };
+        let token = Token {
+            id: self.id,
+            source: Source::Stdin,
+        };
         match (self.watched, wanted) {
-            (false, true) => io.poller.watch(fd.as_fd(), token).map_err(ServeError::System)?,
+            (false, true) => io
+                .poller
+                .watch(fd.as_fd(), token)
+                .map_err(ServeError::System)?,
             (true, false) => io.poller.unwatch(fd.as_fd()),
             _ => {}
         }

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 
 use super::*;
 use crate::protocol::{
-    Event, ExecRequest, ExitStatus, FrameDecoder, Id, Octets, Request, Stream, VERSION, WINDOW, encode,
+    Event, ExecRequest, ExitStatus, FrameDecoder, Id, Octets, Request, Stream, VERSION, WINDOW,
+    encode,
 };
 
 struct Bench {
@@ -39,12 +40,18 @@ struct Host {
 
 impl Host {
     fn over(stream: UnixStream) -> Self {
-        Self { stream, decoder: FrameDecoder::default(), received: Vec::new() }
+        Self {
+            stream,
+            decoder: FrameDecoder::default(),
+            received: Vec::new(),
+        }
     }
 
     fn send(&mut self, requests: &[Request]) {
         let mut bytes = Vec::new();
-        requests.iter().for_each(|request| encode(request, &mut bytes).unwrap());
+        requests
+            .iter()
+            .for_each(|request| encode(request, &mut bytes).unwrap());
         self.stream.write_all(&bytes).unwrap();
     }
 
@@ -76,17 +83,26 @@ impl Host {
 
 fn start() -> (Host, JoinHandle<Result<Ending, ServeError>>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let server = std::thread::spawn(move || serve(OwnedFd::from(theirs), &mut Bench { child_events: None }));
+    let server =
+        std::thread::spawn(move || serve(OwnedFd::from(theirs), &mut Bench { child_events: None }));
     (Host::over(ours), server)
 }
 
 fn opening() -> Vec<Request> {
-    vec![Request::Hello { version: VERSION }, Request::Configure(Configure::default())]
+    vec![
+        Request::Hello { version: VERSION },
+        Request::Configure(Configure::default()),
+    ]
 }
 
 fn sh(id: Id, script: &str) -> Request {
     let argv = ["sh", "-c", script].into_iter().collect();
-    Request::Exec(ExecRequest { id, argv, stdin: true, ..ExecRequest::default() })
+    Request::Exec(ExecRequest {
+        id,
+        argv,
+        stdin: true,
+        ..ExecRequest::default()
+    })
 }
 
 /// How serving ends after `requests`, the host still being there.
@@ -102,8 +118,17 @@ fn ending_after(requests: &[Request]) -> Result<Ending, ServeError> {
 fn requests_that_make_no_sense_end_the_connection() {
     let hello = Request::Hello { version: VERSION };
     let configure = Request::Configure(Configure::default());
-    let read = |id| Request::ReadFile { id, path: "/proc/self/maps".into(), offset: 0, limit: 9 };
-    let write = |id| Request::WriteFile { id, path: "/no/such/file".into(), mode: 0 };
+    let read = |id| Request::ReadFile {
+        id,
+        path: "/proc/self/maps".into(),
+        offset: 0,
+        limit: 9,
+    };
+    let write = |id| Request::WriteFile {
+        id,
+        path: "/no/such/file".into(),
+        mode: 0,
+    };
     let tails: [Vec<Request>; 6] = [
         vec![hello.clone()],
         vec![configure.clone()],
@@ -113,27 +138,51 @@ fn requests_that_make_no_sense_end_the_connection() {
         vec![sh(1, "sleep 100"), Request::Signal { id: 1, signal: 99 }],
     ];
     let whole = tails.into_iter().map(|tail| [opening(), tail].concat());
-    let unopened = [vec![Request::Ping { token: 1 }], vec![configure], vec![hello, sh(1, "true")]];
+    let unopened = [
+        vec![Request::Ping { token: 1 }],
+        vec![configure],
+        vec![hello, sh(1, "true")],
+    ];
     for requests in whole.chain(unopened) {
         let ending = ending_after(&requests);
-        assert!(matches!(ending, Err(ServeError::Request(_))), "{requests:?}: {ending:?}");
+        assert!(
+            matches!(ending, Err(ServeError::Request(_))),
+            "{requests:?}: {ending:?}"
+        );
     }
 }
 
 #[test]
 fn another_version_is_told_ours() {
     let (mut host, server) = start();
-    host.send(&[Request::Hello { version: VERSION + 7 }]);
+    host.send(&[Request::Hello {
+        version: VERSION + 7,
+    }]);
     let answer = host.wait_for(|_| true);
     assert_eq!(answer, Some(Event::Hello { version: VERSION }));
-    assert!(matches!(server.join().unwrap(), Err(ServeError::Version(version)) if version == VERSION + 7));
+    assert!(
+        matches!(server.join().unwrap(), Err(ServeError::Version(version)) if version == VERSION + 7)
+    );
 }
 
 #[test]
 fn broken_windows_end_the_connection() {
-    let flood = vec![Request::Input { id: 1, bytes: Octets(vec![0; 32 * 1024]) }; 16];
-    let overgrant = Request::OutputCredit { id: 1, stream: Stream::Stdout, bytes: WINDOW };
-    for tail in [[vec![sh(1, "sleep 100")], flood].concat(), vec![sh(1, "sleep 100"), overgrant]] {
+    let flood = vec![
+        Request::Input {
+            id: 1,
+            bytes: Octets(vec![0; 32 * 1024])
+        };
+        16
+    ];
+    let overgrant = Request::OutputCredit {
+        id: 1,
+        stream: Stream::Stdout,
+        bytes: WINDOW,
+    };
+    for tail in [
+        [vec![sh(1, "sleep 100")], flood].concat(),
+        vec![sh(1, "sleep 100"), overgrant],
+    ] {
         let ending = ending_after(&[opening(), tail].concat());
         assert!(matches!(ending, Err(ServeError::Credit(_))), "{ending:?}");
     }
@@ -142,13 +191,23 @@ fn broken_windows_end_the_connection() {
 #[test]
 fn malformed_frames_end_the_connection() {
     let mut good = Vec::new();
-    opening().iter().for_each(|request| encode(request, &mut good).unwrap());
-    let bad: [&[u8]; 4] = [&[0xff; 4], &[1, 0, 0, 0, 77], &[0, 0, 0, 0], &[3, 0, 0, 0, 11, 1, 1]];
+    opening()
+        .iter()
+        .for_each(|request| encode(request, &mut good).unwrap());
+    let bad: [&[u8]; 4] = [
+        &[0xff; 4],
+        &[1, 0, 0, 0, 77],
+        &[0, 0, 0, 0],
+        &[3, 0, 0, 0, 11, 1, 1],
+    ];
     for prefix in [&[][..], &good] {
         for bytes in bad {
             let (mut host, server) = start();
             host.stream.write_all(&[prefix, bytes].concat()).unwrap();
-            assert!(matches!(server.join().unwrap(), Err(ServeError::Frame(_))), "{bytes:?}");
+            assert!(
+                matches!(server.join().unwrap(), Err(ServeError::Frame(_))),
+                "{bytes:?}"
+            );
         }
     }
 }
@@ -170,14 +229,24 @@ fn what_crosses_with_an_end_is_ignored() {
     host.send(&[opening(), vec![sh(1, "exit 3")]].concat());
     assert_eq!(host.status(1), Some(ExitStatus::Code(3)));
     host.send(&[
-        Request::Input { id: 1, bytes: "late".into() },
+        Request::Input {
+            id: 1,
+            bytes: "late".into(),
+        },
         Request::InputEnd { id: 1 },
-        Request::OutputCredit { id: 1, stream: Stream::Stdout, bytes: 1 },
+        Request::OutputCredit {
+            id: 1,
+            stream: Stream::Stdout,
+            bytes: 1,
+        },
         Request::Signal { id: 1, signal: 9 },
         Request::Cancel { id: 1 },
         Request::Ping { token: 4 },
     ]);
-    assert!(host.wait_for(|event| *event == Event::Pong { token: 4 }).is_some());
+    assert!(
+        host.wait_for(|event| *event == Event::Pong { token: 4 })
+            .is_some()
+    );
 }
 
 #[test]
@@ -189,10 +258,22 @@ fn more_transfers_than_the_cap_are_refused() {
     let path = std::env::temp_dir().join(format!("cofferdam-cap-{}", std::process::id()));
     let name = Octets(path.as_os_str().as_encoded_bytes().to_vec());
     let cap = Id::try_from(MAX_TRANSFERS).unwrap();
-    let writes: Vec<_> = (0..=cap).map(|id| Request::WriteFile { id, path: name.clone(), mode: 0o600 }).collect();
+    let writes: Vec<_> = (0..=cap)
+        .map(|id| Request::WriteFile {
+            id,
+            path: name.clone(),
+            mode: 0o600,
+        })
+        .collect();
     host.send(&writes);
     let refused = host.wait_for(|event| matches!(event, Event::TransferEnd { .. }));
-    assert_eq!(refused, Some(Event::TransferEnd { id: cap, result: Err(libc::EMFILE) }));
+    assert_eq!(
+        refused,
+        Some(Event::TransferEnd {
+            id: cap,
+            result: Err(libc::EMFILE)
+        })
+    );
     std::fs::remove_file(&path).unwrap();
 }
 
@@ -226,14 +307,20 @@ fn the_parent_of_all_reaps_orphans() {
     host.send(&opening());
     // Each leaves a child behind that ends later, with nobody but the server to reap it.
     for id in 1..=20 {
-        host.send(&[sh(id, "sh -c 'exec >/dev/null; read line < /dev/null' & exit 4")]);
+        host.send(&[sh(
+            id,
+            "sh -c 'exec >/dev/null; read line < /dev/null' & exit 4",
+        )]);
         assert_eq!(host.status(id), Some(ExitStatus::Code(4)));
     }
     host.send(&[sh(21, "kill -9 $$")]);
     assert_eq!(host.status(21), Some(ExitStatus::Signal(9)));
     while children_of(parent.id()) > 0 {
         host.send(&[Request::Ping { token: 1 }]);
-        assert!(host.wait_for(|event| matches!(event, Event::Pong { .. })).is_some());
+        assert!(
+            host.wait_for(|event| matches!(event, Event::Pong { .. }))
+                .is_some()
+        );
     }
     drop(host);
     assert!(parent.wait().unwrap().success());
@@ -243,6 +330,10 @@ fn the_parent_of_all_reaps_orphans() {
 fn children_of(parent: u32) -> usize {
     let stat = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("stat")).ok();
     let parent_in = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok();
-    let entries = std::fs::read_dir("/proc").unwrap().filter_map(|entry| stat(entry.ok()?));
-    entries.filter(|stat| parent_in(stat) == Some(parent)).count()
+    let entries = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| stat(entry.ok()?));
+    entries
+        .filter(|stat| parent_in(stat) == Some(parent))
+        .count()
 }

@@ -23,7 +23,14 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn open(id: Id, name: &Octets, offset: u64, limit: u64) -> Result<Self, Errno> {
         let file = open_regular(name, OFlags::RDONLY, Mode::empty())?;
-        Ok(Self { id, file, offset, limit, moved: 0, window: SendWindow::default() })
+        Ok(Self {
+            id,
+            file,
+            offset,
+            limit,
+            moved: 0,
+            window: SendWindow::default(),
+        })
     }
 
     pub(crate) fn grant(&mut self, bytes: u32) -> Result<(), ServeError> {
@@ -41,13 +48,25 @@ impl Reading {
         let Some(space @ [_, ..]) = io.scratch.get_mut(..len) else {
             return Ok((left == 0).then_some(Ok(self.moved)));
         };
-        match rustix::io::pread(&self.file, &mut *space, self.offset.saturating_add(self.moved)) {
+        match rustix::io::pread(
+            &self.file,
+            &mut *space,
+            self.offset.saturating_add(self.moved),
+        ) {
             Ok(0) => Ok(Some(Ok(self.moved))),
             Ok(len) => {
                 let bytes = Octets::from(space.get(..len).unwrap_or_default());
                 self.window.take(len);
-                self.moved = self.moved.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
-                io.link.send(&Event::Output { id: self.id, stream: Stream::Stdout, bytes }).map(|()| None)
+                self.moved = self
+                    .moved
+                    .saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+                io.link
+                    .send(&Event::Output {
+                        id: self.id,
+                        stream: Stream::Stdout,
+                        bytes,
+                    })
+                    .map(|()| None)
             }
             Err(Errno::INTR) => Ok(None),
             Err(errno) => Ok(Some(Err(errno.raw_os_error()))),
@@ -67,16 +86,24 @@ impl Writing {
     pub(crate) fn open(name: &Octets, mode: u32) -> Result<Self, Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let file = open_regular(name, flags, Mode::from_raw_mode(mode & 0o7777))?;
-        Ok(Self { file: file.into(), moved: 0, window: ReceiveWindow::default() })
+        Ok(Self {
+            file: file.into(),
+            moved: 0,
+            window: ReceiveWindow::default(),
+        })
     }
 
     /// Writes what came; gives the credit to grant, or the errno that ends the transfer.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<Result<Option<u32>, i32>, ServeError> {
-        self.window.receive(bytes.len()).map_err(ServeError::Credit)?;
+        self.window
+            .receive(bytes.len())
+            .map_err(ServeError::Credit)?;
         if let Err(error) = std::io::Write::write_all(&mut self.file, bytes) {
             return Ok(Err(error.raw_os_error().unwrap_or(libc::EIO)));
         }
-        self.moved = self.moved.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        self.moved = self
+            .moved
+            .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         self.window.consume(bytes.len());
         Ok(Ok(self.window.take_grant()))
     }

@@ -21,7 +21,10 @@ impl Account {
     pub(crate) fn find(user: &User, passwd: &str, group: &str) -> Option<Self> {
         let mut account = match user {
             User::Name(name) => entries(passwd).find(|entry| entry.name == *name)?,
-            User::Ids { uid, gid } => Self { gid: *gid, ..Self::of_uid(*uid, passwd) },
+            User::Ids { uid, gid } => Self {
+                gid: *gid,
+                ..Self::of_uid(*uid, passwd)
+            },
         };
         account.groups = groups_of(&account, group);
         Some(account)
@@ -29,8 +32,16 @@ impl Account {
 
     /// The account with this number, or one without a name and with `/` as its home.
     pub(crate) fn of_uid(uid: u32, passwd: &str) -> Self {
-        let nameless = || Self { name: String::new(), uid, gid: 0, groups: Vec::new(), home: "/".into() };
-        entries(passwd).find(|entry| entry.uid == uid).unwrap_or_else(nameless)
+        let nameless = || Self {
+            name: String::new(),
+            uid,
+            gid: 0,
+            groups: Vec::new(),
+            home: "/".into(),
+        };
+        entries(passwd)
+            .find(|entry| entry.uid == uid)
+            .unwrap_or_else(nameless)
     }
 }
 
@@ -40,8 +51,18 @@ fn entries(passwd: &str) -> impl Iterator<Item = Account> + '_ {
         let name = fields.next()?.to_owned();
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
-        let home = fields.nth(1).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
-        Some(Account { name, uid, gid, groups: Vec::new(), home })
+        let home = fields
+            .nth(1)
+            .filter(|home| !home.is_empty())
+            .unwrap_or("/")
+            .to_owned();
+        Some(Account {
+            name,
+            uid,
+            gid,
+            groups: Vec::new(),
+            home,
+        })
     })
 }
 
@@ -49,7 +70,10 @@ fn groups_of(account: &Account, group: &str) -> Vec<u32> {
     let member = |line: &str| {
         let mut fields = line.split(':').skip(2);
         let gid = fields.next()?.parse().ok()?;
-        let is_member = fields.next()?.split(',').any(|name| !name.is_empty() && name == account.name);
+        let is_member = fields
+            .next()?
+            .split(',')
+            .any(|name| !name.is_empty() && name == account.name);
         (is_member && gid != account.gid).then_some(gid)
     };
     group.lines().filter_map(member).take(MAX_GROUPS).collect()
@@ -70,23 +94,43 @@ mod tests {
     #[test]
     fn a_named_user_has_its_ids_home_and_groups() {
         let agent = Account::find(&name("agent"), PASSWD, GROUP).unwrap();
-        assert_eq!((agent.uid, agent.gid, agent.home.as_str()), (1000, 1000, "/home/agent"));
+        assert_eq!(
+            (agent.uid, agent.gid, agent.home.as_str()),
+            (1000, 1000, "/home/agent")
+        );
         assert_eq!(agent.groups, [27, 999], "and its own group is not repeated");
     }
 
     #[test]
     fn unknown_and_unreadable_names_are_refused() {
         for unknown in ["", "ghost", "agent:x", "broken", "huge", "1000", "root\n"] {
-            assert_eq!(Account::find(&name(unknown), PASSWD, GROUP), None, "{unknown:?}");
+            assert_eq!(
+                Account::find(&name(unknown), PASSWD, GROUP),
+                None,
+                "{unknown:?}"
+            );
         }
     }
 
     #[test]
     fn numbers_need_no_entry() {
-        let cases = [(1000, 50, "agent", "/home/agent", vec![27, 999, 1000]), (4242, 4243, "", "/", vec![]), (7, 7, "homeless", "/", vec![])];
+        let cases = [
+            (1000, 50, "agent", "/home/agent", vec![27, 999, 1000]),
+            (4242, 4243, "", "/", vec![]),
+            (7, 7, "homeless", "/", vec![]),
+        ];
         for (uid, gid, name, home, groups) in cases {
             let account = Account::find(&User::Ids { uid, gid }, PASSWD, GROUP).unwrap();
-            assert_eq!(account, Account { name: name.into(), uid, gid, groups, home: home.into() });
+            assert_eq!(
+                account,
+                Account {
+                    name: name.into(),
+                    uid,
+                    gid,
+                    groups,
+                    home: home.into()
+                }
+            );
         }
     }
 }

@@ -1,6 +1,9 @@
 //! System calls that rustix has no safe function for.
 
-#![expect(unsafe_code, reason = "fork hooks, a signal handler, AF_VSOCK addresses and two ioctls have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "fork hooks, a signal handler, AF_VSOCK addresses and two ioctls have no safe wrapper"
+)]
 
 mod child;
 mod entropy;

@@ -18,7 +18,11 @@ extern "C" fn on_child_ended(_signal: libc::c_int) {
         // and writing it through its own location is always sound.
         unsafe {
             let errno = *libc::__errno_location();
-            libc::write(event.as_raw_fd(), (&raw const ONE).cast(), size_of_val(&ONE));
+            libc::write(
+                event.as_raw_fd(),
+                (&raw const ONE).cast(),
+                size_of_val(&ONE),
+            );
             *libc::__errno_location() = errno;
         }
     }
@@ -33,7 +37,10 @@ pub(crate) fn child_events() -> Result<BorrowedFd<'static>, Errno> {
         CHILD_ENDED.get_or_init(|| event);
         install_handler()?;
     }
-    CHILD_ENDED.get().map(std::os::fd::AsFd::as_fd).ok_or(Errno::BADF)
+    CHILD_ENDED
+        .get()
+        .map(std::os::fd::AsFd::as_fd)
+        .ok_or(Errno::BADF)
 }
 
 fn install_handler() -> Result<(), Errno> {

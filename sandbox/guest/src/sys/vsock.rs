@@ -9,11 +9,21 @@ use super::last_errno;
 
 /// Connects to a vsock port of the host. That this port is the agent's was arranged by the host; nothing else of it answers.
 pub(crate) fn connect_to_host(port: u32) -> Result<OwnedFd, Errno> {
-    let socket = rustix::net::socket_with(AddressFamily::VSOCK, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = rustix::net::socket_with(
+        AddressFamily::VSOCK,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     let address = address(libc::VMADDR_CID_HOST, port);
     // SAFETY: `address` is an initialised `sockaddr_vm` and its own size is given.
-    let connected = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length()) };
-    if connected == 0 { Ok(socket) } else { Err(last_errno()) }
+    let connected =
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length()) };
+    if connected == 0 {
+        Ok(socket)
+    } else {
+        Err(last_errno())
+    }
 }
 
 fn address(cid: u32, port: u32) -> libc::sockaddr_vm {

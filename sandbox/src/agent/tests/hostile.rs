@@ -3,13 +3,18 @@
 use std::io::{Read, Write};
 
 use super::*;
-use crate::protocol::{CreditError, Event, FrameDecoder, FrameError, Id, MAX_DATA, Octets, Peer, Request, Stream, VERSION, WINDOW, encode};
+use crate::protocol::{
+    CreditError, Event, FrameDecoder, FrameError, Id, MAX_DATA, Octets, Peer, Request, Stream,
+    VERSION, WINDOW, encode,
+};
 
 /// A guest that greets, waits for one request, says `script`, and then takes whatever it is sent.
 fn liar(script: Vec<u8>) -> UnixStream {
     let (ours, mut theirs) = stream_pair();
     std::thread::spawn(move || {
-        theirs.write_all(&frames(&[Event::Hello { version: VERSION }])).unwrap();
+        theirs
+            .write_all(&frames(&[Event::Hello { version: VERSION }]))
+            .unwrap();
         // The greeting and the request may come in one piece.
         if take_requests(&mut theirs, 2) {
             let _ = theirs.write_all(&script);
@@ -38,12 +43,18 @@ fn take_requests(from: &mut StdUnixStream, mut count: usize) -> bool {
 
 fn frames(events: &[Event]) -> Vec<u8> {
     let mut out = Vec::new();
-    events.iter().for_each(|event| encode(event, &mut out).unwrap());
+    events
+        .iter()
+        .for_each(|event| encode(event, &mut out).unwrap());
     out
 }
 
 fn output(id: Id, len: usize) -> Event {
-    Event::Output { id, stream: Stream::Stdout, bytes: Octets(vec![0; len]) }
+    Event::Output {
+        id,
+        stream: Stream::Stdout,
+        bytes: Octets(vec![0; len]),
+    }
 }
 
 /// What a client that runs one command makes of it.
@@ -61,27 +72,89 @@ async fn every_lie_ends_the_connection_with_its_name() {
     let started = Event::Started { id: 1, pid: 5 };
     let after_start = |event: Event| frames(&[started.clone(), event]);
     let unknown = |id| GuestFault::UnknownId(id);
-    let exit = |id| Event::Exited { id, status: ExitStatus::Code(0) };
-    let flood = [vec![started.clone()], vec![output(1, MAX_DATA); 8], vec![output(1, 1)]].concat();
-    let overgrant = CreditError::Overgrant { granted: 1, credit: WINDOW };
+    let exit = |id| Event::Exited {
+        id,
+        status: ExitStatus::Code(0),
+    };
+    let flood = [
+        vec![started.clone()],
+        vec![output(1, MAX_DATA); 8],
+        vec![output(1, 1)],
+    ]
+    .concat();
+    let overgrant = CreditError::Overgrant {
+        granted: 1,
+        credit: WINDOW,
+    };
     let cases = [
         (frames(&[Event::Started { id: 9, pid: 1 }]), unknown(9)),
         (frames(&[output(1, 1)]), unknown(1)),
         (frames(&[exit(1)]), unknown(1)),
-        (after_start(started.clone()), GuestFault::Unasked("a second start")),
+        (
+            after_start(started.clone()),
+            GuestFault::Unasked("a second start"),
+        ),
         (after_start(output(2, 1)), unknown(2)),
         (after_start(exit(2)), unknown(2)),
-        (after_start(Event::ExecFailed { id: 1, reason: ExecFailure::NotFound }), unknown(1)),
-        (after_start(Event::TransferEnd { id: 1, result: Ok(0) }), unknown(1)),
+        (
+            after_start(Event::ExecFailed {
+                id: 1,
+                reason: ExecFailure::NotFound,
+            }),
+            unknown(1),
+        ),
+        (
+            after_start(Event::TransferEnd {
+                id: 1,
+                result: Ok(0),
+            }),
+            unknown(1),
+        ),
         (after_start(Event::InputClosed { id: 3 }), unknown(3)),
-        (after_start(Event::OutputEnd { id: 3, stream: Stream::Stderr }), unknown(3)),
-        (after_start(Event::InputCredit { id: 1, bytes: 1 }), overgrant.into()),
-        (frames(&flood), CreditError::Overrun { sent: 1, credit: 0 }.into()),
-        (after_start(Event::Hello { version: VERSION }), GuestFault::Unasked("a second greeting")),
-        (after_start(Event::Ready(BootFacts::default())), GuestFault::Unasked("that it is configured")),
-        (after_start(Event::Pong { token: 1 }), GuestFault::Unasked("a pong")),
-        (vec![1, 0, 0, 0, 99], FrameError::UnknownKind { sender: Peer::Guest, kind: 99 }.into()),
-        (vec![0xff; 4], FrameError::Oversize { sender: Peer::Guest, len: 0xffff_ffff, max: 65536 }.into()),
+        (
+            after_start(Event::OutputEnd {
+                id: 3,
+                stream: Stream::Stderr,
+            }),
+            unknown(3),
+        ),
+        (
+            after_start(Event::InputCredit { id: 1, bytes: 1 }),
+            overgrant.into(),
+        ),
+        (
+            frames(&flood),
+            CreditError::Overrun { sent: 1, credit: 0 }.into(),
+        ),
+        (
+            after_start(Event::Hello { version: VERSION }),
+            GuestFault::Unasked("a second greeting"),
+        ),
+        (
+            after_start(Event::Ready(BootFacts::default())),
+            GuestFault::Unasked("that it is configured"),
+        ),
+        (
+            after_start(Event::Pong { token: 1 }),
+            GuestFault::Unasked("a pong"),
+        ),
+        (
+            vec![1, 0, 0, 0, 99],
+            FrameError::UnknownKind {
+                sender: Peer::Guest,
+                kind: 99,
+            }
+            .into(),
+        ),
+        (
+            vec![0xff; 4],
+            FrameError::Oversize {
+                sender: Peer::Guest,
+                len: 0xffff_ffff,
+                max: 65536,
+            }
+            .into(),
+        ),
     ];
     for (script, expected) in cases {
         match verdict(script).await {
@@ -93,19 +166,37 @@ async fn every_lie_ends_the_connection_with_its_name() {
 
 #[tokio::test]
 async fn an_event_after_the_exit_is_a_lie() {
-    let exit = Event::Exited { id: 1, status: ExitStatus::Code(3) };
-    let client = AgentClient::connect(liar(frames(&[Event::Started { id: 1, pid: 5 }, exit, output(1, 1)]))).await.unwrap();
+    let exit = Event::Exited {
+        id: 1,
+        status: ExitStatus::Code(3),
+    };
+    let client = AgentClient::connect(liar(frames(&[
+        Event::Started { id: 1, pid: 5 },
+        exit,
+        output(1, 1),
+    ])))
+    .await
+    .unwrap();
     let mut process = client.exec(sh("true")).await.unwrap();
-    assert_eq!(process.wait().await.unwrap(), ExitStatus::Code(3), "what was told before it counts");
+    assert_eq!(
+        process.wait().await.unwrap(),
+        ExitStatus::Code(3),
+        "what was told before it counts"
+    );
     let error = within(client.ping()).await.unwrap_err();
-    assert!(matches!(error, AgentError::Protocol(GuestFault::UnknownId(1))), "{error:?}");
+    assert!(
+        matches!(error, AgentError::Protocol(GuestFault::UnknownId(1))),
+        "{error:?}"
+    );
     assert_eq!(error.fault(), hv_core::Fault::Guest);
 }
 
 #[tokio::test]
 async fn a_guest_that_ends_is_gone_for_everybody() {
     let (ours, mut theirs) = stream_pair();
-    theirs.write_all(&frames(&[Event::Hello { version: VERSION }])).unwrap();
+    theirs
+        .write_all(&frames(&[Event::Hello { version: VERSION }]))
+        .unwrap();
     let client = AgentClient::connect(ours).await.unwrap();
     let calls = client.clone();
     let exec = tokio::spawn(async move { calls.exec(sh("true")).await.map(drop) });
@@ -114,37 +205,70 @@ async fn a_guest_that_ends_is_gone_for_everybody() {
     let calls = client.clone();
     let ping = tokio::spawn(async move { calls.ping().await });
     let asked = tokio::task::spawn_blocking(move || take_requests(&mut theirs, 4));
-    assert!(within(asked).await.unwrap(), "the greeting and three requests, and then the end");
+    assert!(
+        within(asked).await.unwrap(),
+        "the greeting and three requests, and then the end"
+    );
     for call in [exec, read, ping] {
         let error = within(call).await.unwrap().unwrap_err();
         assert!(error.is_gone(), "{error:?}");
     }
-    assert!(client.configure(Configure::default()).await.unwrap_err().is_gone());
+    assert!(
+        client
+            .configure(Configure::default())
+            .await
+            .unwrap_err()
+            .is_gone()
+    );
 }
 
 #[tokio::test]
 async fn an_end_inside_a_frame_is_the_guests_fault() {
     let (ours, mut theirs) = stream_pair();
-    theirs.write_all(&frames(&[Event::Hello { version: VERSION }])).unwrap();
+    theirs
+        .write_all(&frames(&[Event::Hello { version: VERSION }]))
+        .unwrap();
     let client = AgentClient::connect(ours).await.unwrap();
     theirs.write_all(&[5, 0]).unwrap();
     drop(theirs);
-    let error = within(async { loop { if let Err(error) = client.ping().await { break error } } }).await;
-    let truncated = FrameError::Truncated { sender: Peer::Guest };
+    let error = within(async {
+        loop {
+            if let Err(error) = client.ping().await {
+                break error;
+            }
+        }
+    })
+    .await;
+    let truncated = FrameError::Truncated {
+        sender: Peer::Guest,
+    };
     // Our own write may meet the closed end first.
-    assert!(error.is_gone() || matches!(&error, AgentError::Protocol(fault) if *fault == truncated.into()), "{error:?}");
+    assert!(
+        error.is_gone()
+            || matches!(&error, AgentError::Protocol(fault) if *fault == truncated.into()),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_reader_learns_of_a_broken_connection_after_what_had_come() {
     use tokio::io::AsyncReadExt;
 
-    let script = frames(&[Event::Started { id: 1, pid: 5 }, output(1, 3), Event::Pong { token: 77 }]);
+    let script = frames(&[
+        Event::Started { id: 1, pid: 5 },
+        output(1, 3),
+        Event::Pong { token: 77 },
+    ]);
     let client = AgentClient::connect(liar(script)).await.unwrap();
     let mut process = client.exec(sh("true")).await.unwrap();
     let mut bytes = Vec::new();
-    let error = within(process.stdout.as_mut().unwrap().read_to_end(&mut bytes)).await.unwrap_err();
-    assert_eq!((bytes.len(), error.kind()), (3, std::io::ErrorKind::ConnectionAborted));
+    let error = within(process.stdout.as_mut().unwrap().read_to_end(&mut bytes))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (bytes.len(), error.kind()),
+        (3, std::io::ErrorKind::ConnectionAborted)
+    );
 }
 
 async fn connect_error(greeting: Vec<u8>) -> AgentError {
@@ -159,8 +283,16 @@ async fn connect_error(greeting: Vec<u8>) -> AgentError {
 async fn greetings_are_checked() {
     let hello = |version| Event::Hello { version };
     let error = connect_error(frames(&[hello(VERSION + 1)])).await;
-    assert!(matches!(error, AgentError::Version { host: VERSION, guest } if guest == VERSION + 1), "{error:?}");
-    let lies = [frames(&[Event::Pong { token: 1 }]), frames(&[hello(VERSION), Event::Pong { token: 1 }]), vec![0xff; 8], vec![1, 0, 0, 0, 50]];
+    assert!(
+        matches!(error, AgentError::Version { host: VERSION, guest } if guest == VERSION + 1),
+        "{error:?}"
+    );
+    let lies = [
+        frames(&[Event::Pong { token: 1 }]),
+        frames(&[hello(VERSION), Event::Pong { token: 1 }]),
+        vec![0xff; 8],
+        vec![1, 0, 0, 0, 50],
+    ];
     for lie in lies {
         let error = connect_error(lie).await;
         assert!(matches!(error, AgentError::Protocol(_)), "{error:?}");
@@ -175,8 +307,15 @@ async fn a_silent_guest_is_gone() {
 #[tokio::test]
 async fn a_request_that_does_not_fit_is_the_callers_fault() {
     let (client, _server) = guest().await;
-    let error = client.exec(sh("true").env("BIG", "x".repeat(300_000))).await.unwrap_err();
+    let error = client
+        .exec(sh("true").env("BIG", "x".repeat(300_000)))
+        .await
+        .unwrap_err();
     assert!(matches!(error, AgentError::Request(_)), "{error:?}");
     assert_eq!(error.fault(), hv_core::Fault::Caller);
-    assert!(super::output(&client, sh("true").env("LARGE", "x".repeat(100_000))).await.success());
+    assert!(
+        super::output(&client, sh("true").env("LARGE", "x".repeat(100_000)))
+            .await
+            .success()
+    );
 }

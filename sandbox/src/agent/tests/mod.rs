@@ -23,10 +23,20 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Bench;
 
 impl Machine for Bench {
-    fn configure(&mut self, wanted: &theirs::Configure) -> Result<theirs::BootFacts, theirs::ConfigureFailure> {
+    fn configure(
+        &mut self,
+        wanted: &theirs::Configure,
+    ) -> Result<theirs::BootFacts, theirs::ConfigureFailure> {
         match wanted.mounts.first() {
-            Some(mount) => Err(theirs::ConfigureFailure { step: theirs::ConfigureStep::Mount(mount.tag.clone()), errno: 19 }),
-            None => Ok(theirs::BootFacts { kernel: wanted.hostname.clone(), init_ns: 1, ready_ns: 2 }),
+            Some(mount) => Err(theirs::ConfigureFailure {
+                step: theirs::ConfigureStep::Mount(mount.tag.clone()),
+                errno: 19,
+            }),
+            None => Ok(theirs::BootFacts {
+                kernel: wanted.hostname.clone(),
+                init_ns: 1,
+                ready_ns: 2,
+            }),
         }
     }
 
@@ -49,7 +59,10 @@ fn stream_pair() -> (UnixStream, StdUnixStream) {
 
 fn start_server() -> (UnixStream, Server) {
     let (ours, theirs) = stream_pair();
-    (ours, std::thread::spawn(move || serve(OwnedFd::from(theirs), &mut Bench)))
+    (
+        ours,
+        std::thread::spawn(move || serve(OwnedFd::from(theirs), &mut Bench)),
+    )
 }
 
 /// A configured guest.
@@ -57,8 +70,22 @@ async fn guest() -> (AgentClient, Server) {
     let (stream, server) = start_server();
     let client = AgentClient::connect(stream).await.unwrap();
     let environment = ["CONFIGURED=yes", "BOTH=configured"].into_iter().collect();
-    let facts = client.configure(Configure { hostname: "bench".into(), mounts: vec![], environment }).await.unwrap();
-    assert_eq!(facts, BootFacts { kernel: "bench".into(), init_ns: 1, ready_ns: 2 });
+    let facts = client
+        .configure(Configure {
+            hostname: "bench".into(),
+            mounts: vec![],
+            environment,
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        facts,
+        BootFacts {
+            kernel: "bench".into(),
+            init_ns: 1,
+            ready_ns: 2
+        }
+    );
     (client, server)
 }
 
@@ -67,7 +94,9 @@ fn sh(script: &str) -> ExecSpec {
 }
 
 async fn output(client: &AgentClient, spec: ExecSpec) -> Output {
-    within(async { client.exec(spec).await?.output().await }).await.unwrap()
+    within(async { client.exec(spec).await?.output().await })
+        .await
+        .unwrap()
 }
 
 async fn stdout(client: &AgentClient, spec: ExecSpec) -> String {
@@ -75,7 +104,9 @@ async fn stdout(client: &AgentClient, spec: ExecSpec) -> String {
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("it hangs")
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .expect("it hangs")
 }
 
 /// Waits until a process of this machine is gone (a zombie counts: nobody runs there any more).
@@ -90,5 +121,6 @@ async fn gone(pid: u32) {
 
 fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

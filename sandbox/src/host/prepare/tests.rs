@@ -19,8 +19,14 @@ fn good() -> (tempfile::TempDir, SandboxBuilder) {
     fs::write(path("initrd"), "initrd").unwrap();
     fs::write(path("root"), erofs(2, 8192)).unwrap();
     fs::create_dir(path("work")).unwrap();
-    let files = GuestFiles { kernel: path("kernel"), initrd: path("initrd"), root: Some(path("root")) };
-    let config = SandboxBuilder::new(files).workspace(path("work"));
+    let files = GuestFiles {
+        kernel: path("kernel"),
+        initrd: path("initrd"),
+        root: Some(path("root")),
+    };
+    let config = SandboxBuilder::new(files)
+        .slow_hypervisor(true)
+        .workspace(path("work"));
     (folder, config)
 }
 
@@ -36,10 +42,22 @@ fn sizes_outside_the_range_are_refused_with_the_range() {
     let (_folder, config) = good();
     let cases = [
         (config.clone().vcpus(0), "0 processors: choose 1 to 64"),
-        (config.clone().vcpus(1000), "1000 processors: choose 1 to 64"),
-        (config.clone().memory_mib(0), "0 MiB of memory: a guest needs at least 64"),
-        (config.clone().memory_mib(1), "1 MiB of memory: a guest needs at least 64"),
-        (config.clone().memory_mib(1 << 40), "MiB of memory: this host has"),
+        (
+            config.clone().vcpus(1000),
+            "1000 processors: choose 1 to 64",
+        ),
+        (
+            config.clone().memory_mib(0),
+            "0 MiB of memory: a guest needs at least 64",
+        ),
+        (
+            config.clone().memory_mib(1),
+            "1 MiB of memory: a guest needs at least 64",
+        ),
+        (
+            config.clone().memory_mib(1 << 40),
+            "MiB of memory: this host has",
+        ),
     ];
     for (config, expected) in cases {
         let message = message(&config);
@@ -53,15 +71,39 @@ fn unusable_files_are_named_with_the_problem() {
     let path = |name: &str| folder.path().join(name);
     fs::write(path("empty"), "").unwrap();
     fs::write(path("short"), erofs(3, 8192)).unwrap();
-    fs::write(path("tiny"), erofs(1, 1100)).unwrap();
+    fs::write(path("tiny"), erofs(1, 1050)).unwrap();
     let cases = [
-        (config.clone().kernel(path("absent")), "kernel", "No such file"),
-        (config.clone().kernel(path("empty")), "kernel", "the file is empty"),
+        (
+            config.clone().kernel(path("absent")),
+            "kernel",
+            "No such file",
+        ),
+        (
+            config.clone().kernel(path("empty")),
+            "kernel",
+            "the file is empty",
+        ),
         (config.clone().kernel(path("work")), "kernel", "not a file"),
-        (config.clone().initrd(path("absent")), "initial RAM file system", "No such file"),
-        (config.clone().root(path("kernel")), "root image", "not an EROFS image"),
-        (config.clone().root(path("tiny")), "root image", "not an EROFS image"),
-        (config.clone().root(path("short")), "root image", "truncated: it has 8192 bytes of 12288"),
+        (
+            config.clone().initrd(path("absent")),
+            "initial RAM file system",
+            "No such file",
+        ),
+        (
+            config.clone().root(path("kernel")),
+            "root image",
+            "not an EROFS image",
+        ),
+        (
+            config.clone().root(path("tiny")),
+            "root image",
+            "not an EROFS image",
+        ),
+        (
+            config.clone().root(path("short")),
+            "root image",
+            "truncated: it has 8192 bytes of 12288",
+        ),
     ];
     if !Path::new("/dev/kvm").exists() {
         eprintln!("SKIP unusable_files: no /dev/kvm on this host, so no plan gets that far");
@@ -69,14 +111,21 @@ fn unusable_files_are_named_with_the_problem() {
     }
     for (config, what, problem) in cases {
         let message = message(&config);
-        assert!(message.starts_with(what) && message.contains(problem), "{message}");
+        assert!(
+            message.starts_with(what) && message.contains(problem),
+            "{message}"
+        );
     }
 }
 
 #[test]
 fn unusable_workspaces_are_refused() {
     let (folder, _) = good();
-    let mount = |host: PathBuf| Mount { host, guest: None, read_only: false };
+    let mount = |host: PathBuf| Mount {
+        host,
+        guest: None,
+        read_only: false,
+    };
     for (host, problem) in [
         (folder.path().join("absent"), "No such file"),
         (folder.path().join("kernel"), "Not a directory"),
@@ -86,7 +135,10 @@ fn unusable_workspaces_are_refused() {
         assert!(message.contains(problem), "{message}");
     }
     for guest in ["/", "relative", "/a/../b"] {
-        let mount = Mount { guest: Some(guest.into()), ..mount(folder.path().join("work")) };
+        let mount = Mount {
+            guest: Some(guest.into()),
+            ..mount(folder.path().join("work"))
+        };
         assert!(guest_path(&mount).is_err(), "{guest}");
     }
 }
@@ -94,19 +146,30 @@ fn unusable_workspaces_are_refused() {
 #[test]
 fn a_workspace_has_one_writer_or_many_readers() {
     let (folder, _) = good();
-    let mount = |read_only| Mount { host: folder.path().join("work"), guest: None, read_only };
+    let mount = |read_only| Mount {
+        host: folder.path().join("work"),
+        guest: None,
+        read_only,
+    };
     let writer = open_workspace(&mount(false)).unwrap();
     let refused = open_workspace(&mount(true)).unwrap_err().to_string();
     assert!(refused.contains("another sandbox is using it"), "{refused}");
     drop(writer);
-    let _readers = [open_workspace(&mount(true)).unwrap(), open_workspace(&mount(true)).unwrap()];
+    let _readers = [
+        open_workspace(&mount(true)).unwrap(),
+        open_workspace(&mount(true)).unwrap(),
+    ];
     assert!(open_workspace(&mount(false)).is_err());
 }
 
 #[test]
 fn the_command_line_is_one_line() {
     let (_folder, config) = good();
-    assert!(command_line(&config).unwrap().starts_with("console=hvc0 quiet"));
+    assert!(
+        command_line(&config)
+            .unwrap()
+            .starts_with("console=hvc0 quiet")
+    );
     assert!(command_line(&config.clone().kernel_arg("a\nb")).is_err());
     assert!(command_line(&config.kernel_arg("x".repeat(3000))).is_err());
 }
