@@ -3,6 +3,7 @@
 
 use std::io;
 
+use bytes::{Buf as _, BytesMut};
 use hv_core::Fault;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -91,7 +92,7 @@ pub(crate) fn send(mut stream: impl io::Write, report: &Report) -> io::Result<()
 }
 
 /// Takes the first report from `buffer`, if it is whole.
-pub(crate) fn decode(buffer: &mut Vec<u8>) -> Result<Option<Report>, MalformedReport> {
+pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Report>, MalformedReport> {
     let Some((length, rest)) = buffer.split_first_chunk::<4>() else {
         return Ok(None);
     };
@@ -103,7 +104,7 @@ pub(crate) fn decode(buffer: &mut Vec<u8>) -> Result<Option<Report>, MalformedRe
         return Ok(None);
     };
     let report = postcard::from_bytes(body).map_err(|_| MalformedReport)?;
-    buffer.drain(..4 + length);
+    buffer.advance(4 + length);
     Ok(Some(report))
 }
 
@@ -126,7 +127,7 @@ mod tests {
     fn reports_come_out_whole_however_they_are_cut() {
         let bytes: Vec<u8> = reports().iter().flat_map(encode).collect();
         for cut in 1..bytes.len() {
-            let (mut buffer, mut got) = (Vec::new(), Vec::new());
+            let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
             for piece in bytes.chunks(cut) {
                 buffer.extend_from_slice(piece);
                 while let Some(report) = decode(&mut buffer).unwrap() {
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for bytes in [vec![0xff; 8], vec![1, 0, 0, 0, 99]] {
-            assert!(decode(&mut bytes.clone()).is_err(), "{bytes:?}");
+            assert!(decode(&mut BytesMut::from(&*bytes)).is_err(), "{bytes:?}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
+use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
@@ -23,7 +24,7 @@ const LAST_WORDS: usize = 4096;
 pub(crate) struct WorkerProcess {
     child: Child,
     control: tokio::net::UnixStream,
-    received: Vec<u8>,
+    received: BytesMut,
 }
 
 impl WorkerProcess {
@@ -58,7 +59,7 @@ impl WorkerProcess {
         let process = Self {
             child,
             control,
-            received: Vec::new(),
+            received: BytesMut::new(),
         };
         process.check_room(plan.memory)?;
         Ok(process)

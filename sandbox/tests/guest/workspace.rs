@@ -1,0 +1,134 @@
+//! The shared directories, from both sides.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::fixture::{Fixture, READ_ONLY, cases};
+
+cases!(Guest:
+    changes_show_on_both_sides,
+    tools_work_on_it,
+    read_only_cannot_be_changed_even_by_root,
+    second_sandbox_on_it_is_refused,
+);
+
+async fn changes_show_on_both_sides(fixture: &Fixture) -> Result<()> {
+    let guest = fixture.shared().await?;
+    fs::write(guest.workspace.join("from-host"), "host's words")?;
+    assert_eq!(guest.answer("cat from-host").await?, "host's words");
+    guest
+        .answer("mkdir -p a/b && echo guest > a/b/c && chmod 640 a/b/c && ln -s b/c a/link && mv from-host moved")
+        .await?;
+    let made = guest.workspace.join("a/b/c");
+    assert_eq!(fs::read_to_string(&made)?, "guest\n");
+    assert_eq!(fs::metadata(&made)?.permissions().mode() & 0o777, 0o640);
+    assert_eq!(
+        fs::read_link(guest.workspace.join("a/link"))?,
+        Path::new("b/c")
+    );
+    assert!(!guest.workspace.join("from-host").exists());
+    fs::write(&made, "host again")?;
+    assert_eq!(
+        guest.answer("cat a/link; rm -r a moved").await?,
+        "host again"
+    );
+    assert!(!guest.workspace.join("a").exists());
+    Ok(())
+}
+
+async fn tools_work_on_it(fixture: &Fixture) -> Result<()> {
+    let guest = fixture.shared().await?;
+    let script = "set -e; mkdir project; cd project; git init -q; \
+        printf 'int main(void) { return 42; }\\n' > main.c; gcc -o main main.c; git add main.c; \
+        git -c user.name=t -c user.email=t@example.org commit -q -m first; ./main && exit 1; \
+        python3 -c 'import mmap; m = mmap.mmap(open(\"main.c\", \"r+b\").fileno(), 0); m[0:3] = b\"INT\"; m.flush()'; \
+        git status --porcelain";
+    assert_eq!(
+        guest.answer(script).await?,
+        "M main.c\n?? main".trim_start()
+    );
+    let source = fs::read_to_string(guest.workspace.join("project/main.c"))?;
+    assert!(source.starts_with("INT"), "{source}");
+    Ok(())
+}
+
+/// Every way to change a file or a directory; each must give `EROFS`.
+const ATTEMPTS: &str = r#"
+import errno, os
+os.chdir("/read-only")
+attempts = {
+    "create": lambda: os.open("new", os.O_CREAT | os.O_WRONLY),
+    "write": lambda: os.open("file", os.O_WRONLY),
+    "append": lambda: os.open("file", os.O_WRONLY | os.O_APPEND),
+    "truncate": lambda: os.truncate("file", 0),
+    "mkdir": lambda: os.mkdir("d"),
+    "rmdir": lambda: os.rmdir("directory"),
+    "unlink": lambda: os.unlink("file"),
+    "rename": lambda: os.rename("file", "other"),
+    "link": lambda: os.link("file", "other"),
+    "symlink": lambda: os.symlink("file", "other"),
+    "mknod": lambda: os.mknod("node"),
+    "fifo": lambda: os.mkfifo("fifo"),
+    "chmod": lambda: os.chmod("file", 0o777),
+    "chown": lambda: os.chown("file", 1000, 1000),
+    "utime": lambda: os.utime("file", (1, 1)),
+    "setxattr": lambda: os.setxattr("file", "user.x", b"1"),
+    "removexattr": lambda: os.removexattr("file", "user.y"),
+}
+for name, attempt in attempts.items():
+    try:
+        attempt()
+        print(name, "succeeded")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            print(name, errno.errorcode.get(error.errno, error.errno))
+print(open("file").read(), end="")
+"#;
+
+async fn read_only_cannot_be_changed_even_by_root(fixture: &Fixture) -> Result<()> {
+    let guest = fixture.shared().await?;
+    fs::create_dir(guest.read_only.join("directory"))?;
+    let file = guest.read_only.join("file");
+    fs::write(&file, "untouched")?;
+    let before = fs::metadata(&file)?;
+    let script = format!("python3 - <<'EOF'\n{ATTEMPTS}\nEOF");
+    assert_eq!(
+        guest.answer(&script).await?,
+        "untouched",
+        "mounted read-only"
+    );
+    // Root in the guest can lift its own mount's flag; then the host's server must say no.
+    guest
+        .answer(&format!("mount -o remount,rw {READ_ONLY}"))
+        .await?;
+    assert_eq!(
+        guest.answer(&script).await?,
+        "untouched",
+        "remounted for writing"
+    );
+    let after = fs::metadata(&file)?;
+    assert_eq!(
+        (after.mtime(), after.mode(), after.uid()),
+        (before.mtime(), before.mode(), before.uid())
+    );
+    let mut names: Vec<_> = fs::read_dir(&guest.read_only)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<_, _>>()?;
+    names.sort();
+    assert_eq!(names, ["directory", "file"]);
+    Ok(())
+}
+
+async fn second_sandbox_on_it_is_refused(fixture: &Fixture) -> Result<()> {
+    let guest = fixture.shared().await?;
+    let refused = fixture.small().workspace(&guest.workspace).start().await;
+    let message = refused
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
+    assert!(message.contains("another sandbox is using it"), "{message}");
+    Ok(())
+}
