@@ -1,8 +1,9 @@
 //! Runs the fuzz targets of `fuzz/` for a few seconds each: a smoke test, not a campaign.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
 use xshell::{Shell, cmd};
 
 use crate::{
@@ -15,6 +16,9 @@ const NEEDS: &[Need] = &[Need::new("c++", "g++")];
 
 /// Seconds after which one input counts as a hang. Wide, for a loaded machine and the sanitizer.
 const HANG: u64 = 20;
+
+/// Inputs that a target begins with when it has none.
+const SEEDS: u32 = 32;
 
 /// Lines of a failed run that are printed: the sanitizer's report and the stack.
 const REPORT_LINES: usize = 60;
@@ -101,6 +105,25 @@ fn build(shell: &Shell, target: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Gives a target its first inputs: noise of rising length. An input is a program to a target, so noise is a good start, and
+/// without it libFuzzer would spend a short run on inputs of a few bytes.
+fn seed(corpus: &Path) -> Result<()> {
+    fs::create_dir_all(corpus)?;
+    if fs::read_dir(corpus)?.next().is_none() {
+        for number in 0..SEEDS {
+            fs::write(corpus.join(format!("seed-{number}")), noise(number))?;
+        }
+    }
+    Ok(())
+}
+
+/// The same bytes each time; `number + 1` blocks of a digest.
+fn noise(number: u32) -> Vec<u8> {
+    (0..=number)
+        .flat_map(|block| Sha256::digest([number.to_le_bytes(), block.to_le_bytes()].concat()))
+        .collect()
+}
+
 /// Says whether the target ran for `time` without a finding; else prints the report and how to see it again.
 fn fuzz(shell: &Shell, name: &str, time: Duration) -> Result<bool> {
     let dir = host::target().join("fuzz");
@@ -108,8 +131,10 @@ fn fuzz(shell: &Shell, name: &str, time: Duration) -> Result<bool> {
         format!("-max_total_time={}", time.as_secs()),
         format!("-timeout={HANG}"),
         "-rss_limit_mb=1024".to_owned(),
+        "-len_control=0".to_owned(),
         "-print_final_stats=1".to_owned(),
     ];
+    seed(&host::workspace().join("fuzz/corpus").join(name))?;
     eprint!("xtask: fuzz {name} ... ");
     let output = cmd!(
         shell,
@@ -122,7 +147,7 @@ fn fuzz(shell: &Shell, name: &str, time: Duration) -> Result<bool> {
     if output.status.success() {
         eprintln!("{}", summary(&report));
     } else {
-        eprintln!("failed\n{}", tail(&report, REPORT_LINES));
+        eprintln!("failed\n{}", finding(&report));
         eprintln!("xtask: {}", advice(name, &report));
     }
     Ok(output.status.success())
@@ -149,15 +174,31 @@ fn advice(name: &str, report: &str) -> String {
         .lines()
         .find_map(|line| line.split_once("Test unit written to "))
     {
-        Some((_, path)) => format!("see it again with: cargo +nightly fuzz run {name} {path}"),
-        None => format!("no input was written; run it by hand: cargo +nightly fuzz run {name}"),
+        Some((_, path)) => format!(
+            "see it again with: cargo +nightly fuzz run --target-dir target/fuzz {name} {path}"
+        ),
+        None => format!(
+            "no input was written; run it by hand: cargo +nightly fuzz run --target-dir target/fuzz {name}"
+        ),
     }
 }
 
-fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<_> = text.lines().collect();
-    all.get(all.len().saturating_sub(lines)..)
-        .unwrap_or_default()
+/// The report from the first sign of a finding on; without one, its end.
+fn finding(report: &str) -> String {
+    let all: Vec<_> = report.lines().collect();
+    let is_sign = |line: &&str| {
+        ["panicked at", "ERROR: ", "ALARM: "]
+            .iter()
+            .any(|sign| line.contains(sign))
+    };
+    let start = all
+        .iter()
+        .position(is_sign)
+        .unwrap_or(all.len().saturating_sub(REPORT_LINES));
+    all.into_iter()
+        .skip(start)
+        .take(REPORT_LINES)
+        .collect::<Vec<_>>()
         .join("\n")
 }
 
@@ -177,7 +218,7 @@ mod tests {
     #[test]
     fn advice_names_the_reproducer_if_there_is_one() {
         let report = "==1== ERROR\nartifact_prefix='a/'; Test unit written to fuzz/artifacts/t/crash-1\nBase64: AA==\n";
-        assert!(advice("t", report).ends_with("fuzz run t fuzz/artifacts/t/crash-1"));
+        assert!(advice("t", report).ends_with(" t fuzz/artifacts/t/crash-1"));
         assert!(advice("t", "killed").starts_with("no input"));
     }
 
@@ -195,8 +236,22 @@ mod tests {
     }
 
     #[test]
-    fn tail_keeps_the_end() {
-        assert_eq!(tail("1\n2\n3\n", 2), "2\n3");
-        assert_eq!(tail("1\n", 2), "1");
+    fn seeds_are_the_same_each_time_and_only_for_an_empty_corpus() {
+        let temp = tempfile::tempdir().unwrap();
+        let corpus = temp.path().join("deep/target");
+        seed(&corpus).unwrap();
+        let last = corpus.join(format!("seed-{}", SEEDS - 1));
+        assert_eq!(fs::read(&last).unwrap(), noise(SEEDS - 1));
+        assert_eq!(noise(3).len(), 4 * 32);
+        fs::remove_file(&last).unwrap();
+        seed(&corpus).unwrap();
+        assert!(!last.exists());
+    }
+
+    #[test]
+    fn finding_begins_at_its_sign() {
+        assert_eq!(finding("1\n2 panicked at x\n3\n"), "2 panicked at x\n3");
+        let long: String = (0..99).map(|number| format!("{number}\n")).collect();
+        assert!(finding(&long).starts_with("39\n") && finding(&long).ends_with("98"));
     }
 }

@@ -6,16 +6,20 @@
     reason = "a program's results go to its standard output"
 )]
 
+mod bench;
 mod cache;
 mod ci;
 mod cpio;
 mod cross;
+mod demo;
 mod distro;
 mod fuzz;
 mod guest;
 mod host;
 mod nested;
+mod place;
 mod progress;
+mod test;
 mod tidy;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
@@ -29,6 +33,10 @@ use crate::nested::{Clock, KernelChoice, NestedJob};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", version, max_term_width = 100)]
 enum Cli {
+    /// Let an agent mend a small project in a sandbox, and look at the result from the host.
+    Demo,
+    /// Run all tests, each where it can run; make what they need first.
+    Test,
     /// Tell what this machine is good for.
     Host,
     /// Make what guests boot: kernels, the guest program, initial RAM disks, the root file system.
@@ -54,6 +62,11 @@ enum Cli {
     },
     /// Check the house rules and print the figures of each crate.
     Tidy,
+    /// Measure what has a target, and compare.
+    Bench {
+        /// What to measure.
+        bench: bench::Bench,
+    },
     /// Run a command in the emulated host, which has a real /dev/kvm.
     Nested(NestedArgs),
 }
@@ -119,6 +132,8 @@ fn main() -> ExitCode {
 
 fn run(command: Cli) -> Result<ExitCode> {
     match command {
+        Cli::Demo => return demo::run(),
+        Cli::Test => return test::run(),
         Cli::Host => println!("KVM: {:?}", host::Kvm::probe()),
         Cli::Guest { part } => {
             for file in guest::make(part)? {
@@ -131,6 +146,7 @@ fn run(command: Cli) -> Result<ExitCode> {
         }
         Cli::Ci { steps } => ci::run(&steps)?,
         Cli::Tidy => tidy::run()?,
+        Cli::Bench { bench } => bench::run(bench)?,
         Cli::Nested(arguments) => return Ok(ExitCode::from(nested::run(&arguments.job())?.status)),
     }
     Ok(ExitCode::SUCCESS)

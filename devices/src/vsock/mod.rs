@@ -18,6 +18,10 @@ mod connection;
 mod credit;
 mod device;
 mod host;
+#[cfg_attr(
+    not(any(test, target_os = "linux")),
+    expect(dead_code, reason = "no other event loop can wait for streams yet")
+)]
 mod muxer;
 mod stream;
 #[cfg(test)]

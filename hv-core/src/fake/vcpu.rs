@@ -67,8 +67,8 @@ struct FakeVcpu {
 impl FakeVcpu {
     /// Waits for a start-up or an interrupt; false: a kick came first.
     fn wait_for_work(&mut self) -> bool {
-        if self.cpu.is_undisturbed() && !self.kick.kicked.load(SeqCst) {
-            return true;
+        if self.kick.kicked.load(SeqCst) || self.cpu.is_undisturbed() {
+            return !self.kick.kicked.load(SeqCst);
         }
         let vm = Arc::clone(&self.cpu.vm);
         let mut inner = vm.inner();

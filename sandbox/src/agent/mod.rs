@@ -27,5 +27,5 @@ pub use output::OutputReader;
 pub use process::{MAX_COLLECTED, Output, Process};
 pub use spec::ExecSpec;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests;

@@ -244,7 +244,7 @@ impl Mux {
             (_, Expect::Pong(token, answer)) => drop(self.pings.insert(token, answer)),
             (Request::Exec(crate::protocol::ExecRequest { id, .. }), expect)
             | (Request::ReadFile { id, .. } | Request::WriteFile { id, .. }, expect) => {
-                drop(self.live.insert(id, expect))
+                drop(self.live.insert(id, expect));
             }
             (_, expect) => expect.fail(&AgentError::Gone(None)),
         }
@@ -266,14 +266,14 @@ impl Mux {
             Event::Hello { .. } => return Err(GuestFault::Unasked("a second greeting").into()),
             Event::Ready(facts) => self.configured(Ok(facts))?,
             Event::ConfigureFailed(failure) => {
-                self.configured(Err(AgentError::Configure(failure)))?
+                self.configured(Err(AgentError::Configure(failure)))?;
             }
             Event::Started { id, pid } => self.started(id, pid)?,
             Event::ExecFailed { id, reason } => self.refused(id, reason)?,
             Event::Output { id, stream, bytes } => self.output(id, stream, &bytes.0)?,
             Event::OutputEnd { id, stream } => self.inbox(id, stream)?.end(Ok(())),
             Event::InputCredit { id, bytes } => {
-                self.outbox(id)?.grant(bytes).map_err(GuestFault::from)?
+                self.outbox(id)?.grant(bytes).map_err(GuestFault::from)?;
             }
             Event::InputClosed { id } => self.outbox(id)?.close(),
             Event::Exited { id, status } => self.running(id)?.exited(status),

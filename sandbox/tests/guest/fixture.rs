@@ -84,9 +84,10 @@ pub(crate) fn run(tables: &[&[Case]]) -> ExitCode {
         return ExitCode::from(101);
     };
     let fixture = Fixture::new();
+    let lacks = Lacks::of_machine(&fixture);
     let verdict = |case: &Case| -> Verdict {
-        if let Some(reason) = fixture.lacks(case.needs) {
-            return Verdict::Skipped(reason);
+        if let Some(reason) = lacks.of(case.needs) {
+            return Verdict::Skipped(reason.clone());
         }
         let run = async { tokio::time::timeout(LIMIT, (case.run)(&fixture)).await };
         runtime
@@ -101,6 +102,38 @@ pub(crate) fn run(tables: &[&[Case]]) -> ExitCode {
     // A sandbox ends inside of its runtime.
     runtime.block_on(async { drop(fixture) });
     status
+}
+
+/// What keeps tests from running here. It is looked up once, because kernels are read for it.
+struct Lacks {
+    hypervisor: Option<String>,
+    guest: Option<String>,
+    stock_guest: Option<String>,
+}
+
+impl Lacks {
+    fn of_machine(fixture: &Fixture) -> Self {
+        let lack = |files: &GuestFiles, only: &str| {
+            let checks = sandbox::doctor(files).into_iter();
+            let mut failed = checks.filter(|check| check.verdict == Check::Failed);
+            failed
+                .find(|check| check.name.starts_with(only))
+                .map(|check| format!("{}: {}", check.name, check.found))
+        };
+        Self {
+            hypervisor: lack(&fixture.files(), "hypervisor"),
+            guest: lack(&fixture.files(), ""),
+            stock_guest: lack(&fixture.stock_files(), ""),
+        }
+    }
+
+    fn of(&self, needs: Needs) -> Option<&String> {
+        match needs {
+            Needs::Hypervisor => self.hypervisor.as_ref(),
+            Needs::Guest => self.guest.as_ref(),
+            Needs::StockGuest => self.stock_guest.as_ref(),
+        }
+    }
 }
 
 impl Fixture {
@@ -124,19 +157,6 @@ impl Fixture {
             initrd: self.folder.join("stock-initrd/initrd.cpio"),
             ..self.files()
         }
-    }
-
-    /// What keeps a test with such needs from running here.
-    fn lacks(&self, needs: Needs) -> Option<String> {
-        let files = match needs {
-            Needs::StockGuest => self.stock_files(),
-            _ => self.files(),
-        };
-        let matters = |name: &str| !matches!(needs, Needs::Hypervisor) || name == "hypervisor";
-        sandbox::doctor(&files)
-            .into_iter()
-            .find(|check| check.verdict == Check::Failed && matters(check.name))
-            .map(|check| format!("{}: {}", check.name, check.found))
     }
 
     /// A guest of the least size in which the tests run.

@@ -35,7 +35,6 @@ pub(crate) enum Part {
 }
 
 /// Which guest kernel is wanted.
-#[expect(dead_code, reason = "for the commands that boot a sandbox")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Which {
     /// Our own; built if it is not there, which takes 10 to 20 minutes.
@@ -63,7 +62,6 @@ pub(crate) struct Assets {
 }
 
 /// Makes sure that everything a sandbox needs is there, and says where.
-#[expect(dead_code, reason = "for the commands that boot a sandbox")]
 pub(crate) fn assets(which: Which) -> Result<Assets> {
     let own = match which {
         Which::Own => Some(kernel::ensure(Flavour::Guest)?),

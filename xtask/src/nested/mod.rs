@@ -53,10 +53,6 @@ pub(crate) enum Output {
     /// To our own standard output and error, as it comes.
     Inherit,
     /// Into the [`NestedResult`].
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the commands that bring results back")
-    )]
     Capture,
 }
 
@@ -102,10 +98,6 @@ impl NestedJob {
     }
 
     /// Sets an environment variable of the command.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the commands that bring results back")
-    )]
     pub(crate) fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
@@ -148,7 +140,6 @@ impl NestedJob {
     }
 
     /// Where the command's output goes.
-    #[expect(dead_code, reason = "for the commands that bring results back")]
     pub(crate) fn output(mut self, output: Output) -> Self {
         self.output = output;
         self

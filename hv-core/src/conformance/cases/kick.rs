@@ -147,7 +147,7 @@ fn no_kick_is_lost(hypervisor: &dyn Hypervisor) -> Checked {
 }
 
 fn kicks_against_teardown(hypervisor: &dyn Hypervisor) -> Checked {
-    const ROUNDS: usize = 16;
+    const ROUNDS: usize = 8;
     let mut program = Program::new();
     program.spin();
     for _ in 0..ROUNDS {

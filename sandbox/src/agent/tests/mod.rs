@@ -1,5 +1,7 @@
 //! The client against the real guest program's server (with real processes), and against guests that lie.
 
+#![cfg(target_os = "linux")]
+
 mod files;
 mod hostile;
 mod processes;

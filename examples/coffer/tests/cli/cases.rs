@@ -1,0 +1,253 @@
+//! The tests.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use sandbox::GuestFiles;
+
+use crate::program::{Ended, coffer, until, worker_of};
+use crate::runner::{self, Test, Verdict};
+
+type Run = fn() -> Result<()>;
+
+/// What needs nothing but the program.
+const ANYWHERE: &[(&str, Run)] = &[
+    ("cli::usage_errors_are_told", usage_errors_are_told),
+    ("cli::impossible_settings", impossible_settings),
+    ("cli::doctor_and_completions", doctor_and_completions),
+];
+
+/// What needs a host and files with which a guest starts, even where it does not come to that.
+const WITH_GUEST: &[(&str, Run)] = &[
+    ("cli::unusable_guest_files", unusable_guest_files),
+    ("cli::unusable_workspaces", unusable_workspaces),
+    (
+        "cli::exit_status_is_the_commands",
+        exit_status_is_the_commands,
+    ),
+    ("cli::command_that_cannot_start", command_that_cannot_start),
+    ("cli::streams_pass_through", streams_pass_through),
+    ("cli::timeout_ends_the_command", timeout_ends_the_command),
+    ("cli::interrupt_leaves_nothing", interrupt_leaves_nothing),
+    ("cli::death_leaves_nothing", death_leaves_nothing),
+];
+
+pub(crate) fn run() -> ExitCode {
+    let lack = sandbox::doctor(&GuestFiles::locate())
+        .into_iter()
+        .find(|check| check.verdict == sandbox::Verdict::Failed)
+        .map(|check| format!("{}: {}", check.name, check.found));
+    let anywhere = ANYWHERE.iter().map(|&(name, run)| test(name, run, None));
+    let with_guest = WITH_GUEST
+        .iter()
+        .map(|&(name, run)| test(name, run, lack.clone()));
+    runner::run(anywhere.chain(with_guest))
+}
+
+fn test(name: &'static str, run: Run, lack: Option<String>) -> Test<'static> {
+    let run = move || lack.map_or_else(|| run().into(), Verdict::Skipped);
+    Test {
+        name,
+        run: Box::new(run),
+    }
+}
+
+fn usage_errors_are_told() -> Result<()> {
+    for arguments in [
+        &["run"][..],
+        &["run", "--cpus", "x", "--", "true"],
+        &["walk"],
+        &["run", "--read-only", "true"],
+    ] {
+        let ended = Ended::of(&mut coffer(arguments))?;
+        ensure!(
+            ended.status == 2 && ended.stderr.contains("Usage"),
+            "{arguments:?}: {ended:?}"
+        );
+    }
+    Ok(())
+}
+
+fn impossible_settings() -> Result<()> {
+    for (option, value, part) in [
+        ("--memory", "0", "0 MiB of memory"),
+        ("--memory", "1M", "1 MiB of memory"),
+        ("--memory", "900T", "this host has"),
+        ("--cpus", "0", "0 processors"),
+        ("--cpus", "1000", "1000 processors"),
+    ] {
+        Ended::of(&mut coffer(["run", option, value, "--", "true"]))?.failed_with(125, part)?;
+    }
+    Ok(())
+}
+
+fn doctor_and_completions() -> Result<()> {
+    let doctor = Ended::of(&mut coffer([
+        "doctor",
+        "--json",
+        "--kernel",
+        "/nonexistent",
+    ]))?;
+    ensure!(
+        doctor.status != 0 && doctor.stdout.contains("/nonexistent"),
+        "{doctor:?}"
+    );
+    let completions = Ended::of(&mut coffer(["completions", "bash"]))?;
+    ensure!(
+        completions.status == 0 && completions.stdout.contains("--workspace"),
+        "no completions"
+    );
+    Ok(())
+}
+
+fn unusable_guest_files() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let garbage = folder.path().join("garbage");
+    fs::write(&garbage, "garbage")?;
+    let garbage = garbage.to_str().context("a path that is not UTF-8")?;
+    for (option, file, part) in [
+        (
+            "--kernel",
+            "/nonexistent",
+            "kernel /nonexistent: No such file",
+        ),
+        ("--kernel", "/usr", "kernel /usr: not a file"),
+        ("--kernel", "/dev/null", "kernel /dev/null: not a file"),
+        (
+            "--kernel",
+            garbage,
+            "neither an x86-64 ELF kernel nor a bzImage",
+        ),
+        (
+            "--initrd",
+            "/nonexistent",
+            "initial RAM file system /nonexistent",
+        ),
+        ("--root", garbage, "not an EROFS image"),
+    ] {
+        Ended::of(&mut coffer(["run", option, file, "--", "true"]))?.failed_with(125, part)?;
+    }
+    Ok(())
+}
+
+fn unusable_workspaces() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("file");
+    fs::write(&file, "anything")?;
+    let file = file.to_str().context("a path that is not UTF-8")?;
+    for (workspace, part) in [
+        ("/nonexistent", "No such file or directory"),
+        (file, "Not a directory"),
+        ("/", "the whole file system cannot be shared"),
+    ] {
+        Ended::of(&mut coffer(["run", "-w", workspace, "--", "true"]))?.failed_with(125, part)?;
+    }
+    Ok(())
+}
+
+fn exit_status_is_the_commands() -> Result<()> {
+    for (script, status) in [("exit 7", 7), ("kill -9 $$", 137)] {
+        let ended = Ended::of(&mut coffer(["run", "--", "sh", "-c", script]))?;
+        ensure!(
+            ended.status == status && ended.stderr.is_empty(),
+            "{script}: {ended:?}"
+        );
+    }
+    Ok(())
+}
+
+fn command_that_cannot_start() -> Result<()> {
+    for (command, status, part) in [
+        ("no-such-program", 127, "no such program"),
+        ("/etc/passwd", 126, "cannot be executed"),
+    ] {
+        Ended::of(&mut coffer(["run", "--", command]))?.failed_with(status, part)?;
+    }
+    Ok(())
+}
+
+fn streams_pass_through() -> Result<()> {
+    let workspace = tempfile::tempdir()?;
+    let script = "tr a-z A-Z; pwd; echo $WORD >&2; echo made > made";
+    let mut coffer = coffer([
+        "run",
+        "-e",
+        "WORD=oops",
+        "-w",
+        ".",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ])
+    .current_dir(workspace.path())
+    .stdin(Stdio::piped())
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()?;
+    coffer
+        .stdin
+        .take()
+        .context("no input")?
+        .write_all(b"typed\n")?;
+    let output = coffer.wait_with_output()?;
+    let here = workspace.path().canonicalize()?;
+    let expected = format!("TYPED\n{}\n", here.display());
+    ensure!(
+        output.stdout == expected.as_bytes() && output.stderr == b"oops\n",
+        "{output:?}"
+    );
+    ensure!(
+        fs::read(here.join("made"))? == b"made\n",
+        "the file is not there"
+    );
+    Ok(())
+}
+
+fn timeout_ends_the_command() -> Result<()> {
+    let ended = Ended::of(&mut coffer([
+        "run",
+        "--timeout",
+        "500ms",
+        "--",
+        "sleep",
+        "1000",
+    ]))?;
+    ensure!(ended.status == 124, "{ended:?}");
+    Ok(())
+}
+
+/// A `coffer` whose command runs, with the folder of `/proc` of its worker.
+fn running() -> Result<(std::process::Child, PathBuf)> {
+    let mut coffer = coffer(["run", "--", "sh", "-c", "echo ready; sleep 1000"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let worker = until("the worker", || worker_of(&coffer))?;
+    let mut line = [0; 6];
+    coffer
+        .stdout
+        .as_mut()
+        .context("no output")?
+        .read_exact(&mut line)?;
+    ensure!(&line == b"ready\n", "{line:?}");
+    Ok((coffer, worker))
+}
+
+fn interrupt_leaves_nothing() -> Result<()> {
+    let (mut coffer, worker) = running()?;
+    kill_process(Pid::from_child(&coffer), Signal::INT)?;
+    let status = coffer.wait()?;
+    ensure!(status.code() == Some(130), "{status}");
+    until("the worker's end", || (!worker.exists()).then_some(()))
+}
+
+fn death_leaves_nothing() -> Result<()> {
+    let (mut coffer, worker) = running()?;
+    coffer.kill()?;
+    coffer.wait()?;
+    until("the worker's end", || (!worker.exists()).then_some(()))
+}
