@@ -3,16 +3,17 @@
 //! The register machine is `vm-superio`'s. Bytes that the guest sends go to a [`ConsoleSink`] at
 //! once; nothing is kept. There is no input.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use hv_core::{HvError, IrqChip};
 use vm_superio::Trigger;
 use vm_superio::serial::NoEvents;
 
 use crate::bus::BusDevice;
 use crate::console::ConsoleSink;
+use crate::virtio::IrqLine;
 
 type Uart = vm_superio::Serial<Line, NoEvents, Output>;
 
@@ -23,11 +24,11 @@ impl Serial {
     /// Bytes that the registers take on a bus.
     pub const LEN: u64 = 8;
 
-    /// A UART that interrupts through `line` of `irq` and whose output goes to `sink`. What the
-    /// sink does not take is lost, as on a real line without flow control.
+    /// A UART that interrupts through `line` and whose output goes to `sink`. What the sink does
+    /// not take is lost, as on a real line without flow control.
     #[must_use]
-    pub fn new(irq: Arc<dyn IrqChip>, line: u32, sink: Box<dyn ConsoleSink>) -> Self {
-        Self(Mutex::new(Uart::new(Line { irq, line }, Output(sink))))
+    pub fn new(line: IrqLine, sink: Box<dyn ConsoleSink>) -> Self {
+        Self(Mutex::new(Uart::new(Line(line), Output(sink))))
     }
 }
 
@@ -55,16 +56,14 @@ impl fmt::Debug for Serial {
     }
 }
 
-struct Line {
-    irq: Arc<dyn IrqChip>,
-    line: u32,
-}
+struct Line(IrqLine);
 
 impl Trigger for Line {
-    type E = HvError;
+    type E = Infallible;
 
-    fn trigger(&self) -> Result<(), HvError> {
-        self.irq.pulse(self.line)
+    fn trigger(&self) -> Result<(), Infallible> {
+        self.0.raise();
+        Ok(())
     }
 }
 

@@ -1,15 +1,15 @@
 //! Tables for the legacy devices.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
-use hv_core::{HvError, IrqChip, IrqLayout, Msi};
+use hv_core::Event;
 
 use super::rtc::Civil;
 use super::*;
 use crate::bus::BusDevice;
 use crate::console::LogRing;
+use crate::virtio::IrqLine;
 
 fn read(device: &dyn BusDevice, offset: u64) -> u8 {
     let mut data = [0xaa];
@@ -161,52 +161,26 @@ fn the_calendar_is_right_on_its_edges() {
     assert_eq!(Civil::from(&before).year, 1970);
 }
 
-#[derive(Default)]
-struct Pulses(AtomicU32);
-
-impl IrqChip for Pulses {
-    fn set_line(&self, line: u32, high: bool) -> Result<(), HvError> {
-        assert_eq!(line, 4);
-        self.0.fetch_add(u32::from(high), Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn msi(&self, _msi: Msi) -> Result<(), HvError> {
-        Ok(())
-    }
-
-    fn layout(&self) -> IrqLayout {
-        IrqLayout::X86_64 {
-            lapic: 0,
-            ioapic: 0,
-            lines: 24,
-        }
-    }
-}
-
 #[test]
 fn the_uart_sends_bytes_and_interrupts_when_asked() {
-    let (irq, log) = (Arc::new(Pulses::default()), LogRing::new(64));
-    let serial = Serial::new(
-        Arc::clone(&irq) as Arc<dyn IrqChip>,
-        4,
-        Box::new(log.clone()),
-    );
+    let (line, log) = (Event::new().unwrap(), LogRing::new(64));
+    let serial = Serial::new(IrqLine::Event(line.clone()), Box::new(log.clone()));
     assert_eq!(read(&serial, 5) & 0x60, 0x60, "ready to send");
     for byte in b"quiet" {
         serial.write(0, &[*byte]);
     }
-    assert_eq!(irq.0.load(Ordering::Relaxed), 0);
+    assert!(!line.take());
     serial.write(1, &[2]);
     serial.write(0, b"!");
-    assert!(irq.0.load(Ordering::Relaxed) > 0);
+    assert!(line.take());
     assert_eq!(log.snapshot(), b"quiet!");
 }
 
 #[test]
 fn the_uart_survives_every_access() {
     let log = LogRing::new(16);
-    let serial = Serial::new(Arc::new(Pulses::default()), 4, Box::new(log.clone()));
+    let line = IrqLine::Event(Event::new().unwrap());
+    let serial = Serial::new(line, Box::new(log.clone()));
     for offset in [0, 1, 2, 3, 4, 5, 6, 7, 8, 255, 256, u64::MAX] {
         for value in 0..=u8::MAX {
             serial.write(offset, &[value]);

@@ -27,7 +27,8 @@ pub enum IrqLine {
 }
 
 impl IrqLine {
-    fn raise(&self) {
+    /// Gives an edge.
+    pub(crate) fn raise(&self) {
         match self {
             Self::Event(event) => event.signal(),
             // The line was checked when the device was connected; a hypervisor that refuses now is

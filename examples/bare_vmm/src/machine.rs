@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use devices::bus::BusBuilder;
 use devices::console::ConsoleSink;
 use devices::legacy::{PowerControl, PowerSwitch, Serial};
+use devices::virtio::IrqLine;
 use hv_core::arch::x86_64::Segment;
 use hv_core::{
     DoorbellSpace, GuestRam, Hypervisor as _, IrqChip, IrqLayout, IrqPlan, Msi, Outcome, Partition,
@@ -34,6 +35,7 @@ const CODE: &[u8] = &[
 ];
 
 const SERIAL_PORT: u64 = 0x3f8;
+const SERIAL_LINE: u32 = 4;
 const POWER_PORT: u64 = 0x600;
 
 /// Builds the machine and runs its guest to the end.
@@ -51,7 +53,13 @@ pub(crate) fn run() -> Result<Outcome> {
 
     let power = Arc::new(Power::default());
     let mut bus = BusBuilder::new();
-    let serial = Serial::new(Arc::new(Lines(partition)), 4, Box::new(Stdout));
+    let serial = Serial::new(
+        IrqLine::Pulse {
+            partition,
+            line: SERIAL_LINE,
+        },
+        Box::new(Stdout),
+    );
     bus.insert(
         DoorbellSpace::Pio,
         SERIAL_PORT,
@@ -105,22 +113,5 @@ impl ConsoleSink for Stdout {
     fn write(&mut self, bytes: &[u8]) {
         // An example's output that nobody reads is no loss.
         let _ = std::io::stdout().write_all(bytes);
-    }
-}
-
-/// The partition's interrupt controller as a value of its own.
-struct Lines(Arc<dyn Partition>);
-
-impl IrqChip for Lines {
-    fn set_line(&self, line: u32, high: bool) -> hv_core::Result<()> {
-        self.0.irq().set_line(line, high)
-    }
-
-    fn msi(&self, msi: Msi) -> hv_core::Result<()> {
-        self.0.irq().msi(msi)
-    }
-
-    fn layout(&self) -> IrqLayout {
-        self.0.irq().layout()
     }
 }

@@ -11,9 +11,9 @@ use devices::fs::Fs;
 use devices::legacy::{PowerControl, PowerSwitch, ResetLine, Rtc, Serial};
 use devices::rng::{OsEntropy, Rng};
 use devices::virtio::transport::connect;
-use devices::virtio::{VirtioDevice, VirtioMmio};
+use devices::virtio::{IrqLine, VirtioDevice, VirtioMmio};
 use devices::vsock::{Arranged, Vsock, unix_stream};
-use hv_core::{DoorbellSpace, Fault, GuestRam, IrqChip, IrqLayout, Partition};
+use hv_core::{DoorbellSpace, Fault, GuestRam, IrqLayout, Partition};
 
 use super::chain;
 use super::console::Console;
@@ -128,8 +128,12 @@ impl<'a> Assembly<'a> {
             .map_err(host)?;
         if let Some(console) = serial {
             let sink = console.sink().map_err(host)?;
-            let irq: Arc<dyn IrqChip> = Arc::new(Lines(Arc::clone(self.partition)));
-            let uart = Arc::new(Serial::new(irq, SERIAL_LINE, sink));
+            let partition = Arc::clone(self.partition);
+            let line = IrqLine::Pulse {
+                partition,
+                line: SERIAL_LINE,
+            };
+            let uart = Arc::new(Serial::new(line, sink));
             self.port(SERIAL_PORT, Serial::LEN, uart).map_err(host)?;
         }
         Ok(())
@@ -156,23 +160,6 @@ impl<'a> Assembly<'a> {
             announced: self.announced,
             connected: self.connected,
         }
-    }
-}
-
-/// The partition's interrupt controller as a value of its own.
-struct Lines(Arc<dyn Partition>);
-
-impl IrqChip for Lines {
-    fn set_line(&self, line: u32, high: bool) -> hv_core::Result<()> {
-        self.0.irq().set_line(line, high)
-    }
-
-    fn msi(&self, msi: hv_core::Msi) -> hv_core::Result<()> {
-        self.0.irq().msi(msi)
-    }
-
-    fn layout(&self) -> IrqLayout {
-        self.0.irq().layout()
     }
 }
 
