@@ -10,8 +10,8 @@ use devices::legacy::{PowerControl, PowerSwitch, Serial};
 use devices::virtio::IrqLine;
 use hv_core::arch::x86_64::Segment;
 use hv_core::{
-    DoorbellSpace, GuestRam, Hypervisor as _, IrqChip, IrqLayout, IrqPlan, Msi, Outcome, Partition,
-    Parts, RamRange, Registers, Stop, StopHandle, VcpuSet, VmIo, VmSpec,
+    DoorbellSpace, GuestRam, Hypervisor as _, IrqPlan, Outcome, Parts, RamRange, Registers, Stop,
+    StopHandle, VcpuSet, VmIo, VmSpec,
 };
 use vm_memory::{Bytes as _, GuestAddress};
 

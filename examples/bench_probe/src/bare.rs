@@ -42,7 +42,7 @@ pub(crate) async fn measure(starts: &Starts, samples: &mut Samples) -> Result<()
         let builder = builder.console_log(pipe.path());
         let spawned = Instant::now();
         let started = builder.start().await;
-        let first = pipe.finish()?;
+        let first = pipe.finish().await?;
         match started {
             Err(Error::Ended(EndReason::PoweredOff)) => {
                 samples.note("first instruction", (first - spawned).as_secs_f64());

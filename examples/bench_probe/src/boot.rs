@@ -77,7 +77,7 @@ async fn boot(case: &Case) -> Result<Boot> {
     let spawned = Instant::now();
     let started = builder.start().await;
     let gone = spawned.elapsed();
-    let line = pipe.finish()?;
+    let line = pipe.finish().await?;
     match started {
         Err(Error::Ended(EndReason::PoweredOff)) => Ok(Boot {
             first_line: line - spawned,

@@ -92,10 +92,11 @@ impl Pipe {
     }
 
     /// When the text came. Call it when the guest has ended.
-    pub(crate) fn finish(self) -> Result<Instant> {
+    pub(crate) async fn finish(self) -> Result<Instant> {
         std::fs::remove_file(&self.path)?;
         drop(self.writer);
-        self.watch.finish()
+        // Not on this thread: the sandbox's own end of the pipe is closed by a task that it runs.
+        tokio::task::spawn_blocking(|| self.watch.finish()).await?
     }
 }
 
@@ -123,7 +124,8 @@ mod tests {
         let mut guest = File::options().append(true).open(&path).unwrap();
         guest.write_all(b"..x..").unwrap();
         drop(guest);
-        pipe.finish().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(pipe.finish()).unwrap();
         assert!(!path.exists());
     }
 }
