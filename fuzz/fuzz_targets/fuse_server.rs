@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use cofferdam_fuzz::{
     Input,
@@ -13,9 +14,13 @@ use fsshare::{Config, LockPolicy, Server};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 
+/// At the first input and not before: libFuzzer sets its own handlers after any initialisation of a target.
+static CAP: Once = Once::new();
+
 const SECRET: &str = "not the guest's";
 
-fuzz_target!(init: cap_files(), |bytes: &[u8]| {
+fuzz_target!(|bytes: &[u8]| {
+    CAP.call_once(cap_files);
     let mut input = Input::new(bytes);
     let folder = new_place();
     let place = folder.path();
@@ -23,7 +28,11 @@ fuzz_target!(init: cap_files(), |bytes: &[u8]| {
     let bits = input.u8();
     let mut config = Config::new(File::open(&share).expect("the share").into());
     config.read_only = bits & 1 != 0;
-    config.locks = if bits & 2 == 0 { LockPolicy::Guest } else { LockPolicy::Host };
+    config.locks = if bits & 2 == 0 {
+        LockPolicy::Guest
+    } else {
+        LockPolicy::Host
+    };
     config.cache.writeback = bits & 4 != 0;
     let read_only = config.read_only;
     let server = Server::new(config).expect("a server");
@@ -104,7 +113,8 @@ fn cap_files() {
         rlim_cur: 1 << 20,
         rlim_max: 1 << 20,
     };
-    // SAFETY: both calls only read their arguments, `limit` is alive, and no other thread runs yet.
+    // SAFETY: both calls only read their arguments and may be made on any thread; `limit` outlives the first, and an ignored
+    // signal runs no code of ours.
     let done = unsafe {
         libc::setrlimit(libc::RLIMIT_FSIZE, &limit) == 0
             && libc::signal(libc::SIGXFSZ, libc::SIG_IGN) != libc::SIG_ERR

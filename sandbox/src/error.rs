@@ -26,6 +26,14 @@ pub enum Error {
         /// What is wrong with it and what to do.
         problem: String,
     },
+    /// Another sandbox has the workspace. Nothing was started.
+    #[error(
+        "workspace {path}: another sandbox is using it: stop that one, or share it read-only with both"
+    )]
+    Busy {
+        /// The directory, as the caller named it.
+        path: PathBuf,
+    },
     /// This machine lacks something, or does not permit it.
     #[error("{what}")]
     Host {
@@ -64,7 +72,7 @@ impl Error {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Config(_) | Self::Path { .. } => Fault::Caller,
+            Self::Config(_) | Self::Path { .. } | Self::Busy { .. } => Fault::Caller,
             Self::Host { .. } => Fault::Host,
             Self::Refused { fault, .. } => *fault,
             Self::StartTimeout { .. } | Self::Ended(_) => Fault::Guest,

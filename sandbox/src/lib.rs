@@ -31,6 +31,7 @@ mod platform;
 #[doc(hidden)]
 pub mod protocol;
 mod sandbox;
+mod text;
 mod timeline;
 mod vmm;
 pub mod worker;

@@ -1,10 +1,13 @@
 //! A running sandbox.
 
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hv_core::Fault;
 use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -12,15 +15,24 @@ use crate::agent::{AgentClient, ExecSpec, Output, Process};
 use crate::config::{GuestFiles, SandboxBuilder};
 use crate::control::{MachineEnd, Report};
 use crate::error::{EndReason, Error, Result};
-use crate::host::{Console, Prepared, WorkerProcess, into_tokio, prepare};
+use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
 use crate::protocol::{BootFacts, Configure, Mount, Octets};
+use crate::text::printable;
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
+use crate::worker::WORKER_VARIABLE;
 
 /// How long the guest's processes may take to end before a stop kills them.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a stop as a whole may take before the worker is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// How often, and after which pause, a workspace that is in use is tried again.
+const BUSY_TRIES: u32 = 10;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a worker that closed its channel may take to be gone.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// A running sandbox. Dropping it ends the machine at once.
 #[derive(Debug)]
@@ -62,7 +74,12 @@ impl Sandbox {
     }
 
     pub(crate) async fn start(config: SandboxBuilder) -> Result<Self> {
-        let prepared = prepare(&config)?;
+        if std::env::var_os(WORKER_VARIABLE).is_some() {
+            let message =
+                "this process is a vmm worker: call sandbox::worker::init() first in main";
+            return Err(Error::Config(message.into()));
+        }
+        let prepared = prepare_when_free(&config).await?;
         let spawned = monotonic_ns();
         let process = WorkerProcess::spawn(
             config.worker_program.as_deref(),
@@ -75,10 +92,13 @@ impl Sandbox {
             agent,
             console,
             console_log,
+            files,
             ..
         } = prepared;
+        // While we held the worker's ends, its streams would not end with it.
+        drop(files);
         let (watched, supervision) =
-            supervise(process, into_tokio(console)?, Console::new(console_log));
+            supervise(process, pipe_receiver(console)?, Console::new(console_log));
         watched.mark(Phase::Spawned, spawned);
         let (agent, facts) = watched
             .ready(into_tokio(agent)?, configure, config.start_timeout)
@@ -181,9 +201,12 @@ impl Sandbox {
     /// # Errors
     /// None today; a later version may report what was lost.
     pub async fn stop(self) -> Result<EndReason> {
-        // A guest whose agent does not answer is killed below.
-        drop(self.agent.shutdown(STOP_GRACE).await);
-        if let Ok(reason) = tokio::time::timeout(STOP_LIMIT, self.wait()).await {
+        let graceful = async {
+            // A guest whose agent refuses or does not answer is killed below.
+            drop(self.agent.shutdown(STOP_GRACE).await);
+            self.wait().await
+        };
+        if let Ok(reason) = tokio::time::timeout(STOP_LIMIT, graceful).await {
             return Ok(reason);
         }
         self.kill();
@@ -193,12 +216,32 @@ impl Sandbox {
 
 /// The supervisor, which ends with its handle, and the worker with it.
 #[derive(Debug)]
-struct Supervision(JoinHandle<()>);
+struct Supervision {
+    task: JoinHandle<()>,
+    leash: Option<UnixStream>,
+}
 
 impl Drop for Supervision {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        // The task may not be polled again; this reaches the worker all the same. It fails only
+        // when the worker is gone.
+        let _ = self
+            .leash
+            .as_ref()
+            .map(|leash| leash.shutdown(Shutdown::Both));
     }
+}
+
+/// Prepares the start; a workspace whose sandbox is just ending is waited for.
+async fn prepare_when_free(config: &SandboxBuilder) -> Result<Prepared> {
+    for _ in 0..BUSY_TRIES {
+        match prepare(config) {
+            Err(Error::Busy { .. }) => tokio::time::sleep(BUSY_PAUSE).await,
+            result => return result,
+        }
+    }
+    prepare(config)
 }
 
 fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {
@@ -304,10 +347,11 @@ impl Watched {
 }
 
 fn supervise(
-    process: WorkerProcess,
-    console_stream: tokio::net::UnixStream,
+    mut process: WorkerProcess,
+    console_stream: Receiver,
     console: Console,
 ) -> (Watched, Supervision) {
+    let leash = process.take_leash();
     let (sender, end) = watch::channel(None);
     let watched = Watched {
         console,
@@ -326,12 +370,12 @@ fn supervise(
         // Nobody may be listening any more.
         drop(sender.send(Some(end)));
     });
-    (watched, Supervision(task))
+    (watched, Supervision { task, leash })
 }
 
 struct Supervisor {
     process: WorkerProcess,
-    console_stream: tokio::net::UnixStream,
+    console_stream: Receiver,
     watched: Watched,
     killed: bool,
 }
@@ -343,10 +387,14 @@ impl Supervisor {
         loop {
             tokio::select! {
                 report = self.process.report() => match report {
-                    Some(Ok(Report::Phase(phase, at))) => self.watched.mark(phase, at),
+                    Some(Ok(Report::Phase(phase, at))) => {
+                        self.watched.mark(phase, at);
+                        if let Err(message) = self.room(phase) {
+                            return self.refuse(message).await;
+                        }
+                    }
                     Some(Ok(report)) => last = Some(report),
-                    Some(Err(_)) => self.process.kill(),
-                    None => break,
+                    Some(Err(_)) | None => break,
                 },
                 read = self.console_stream.read(&mut buffer) => match read {
                     Ok(count) if count > 0 => self.take_console(&buffer, count),
@@ -362,38 +410,55 @@ impl Supervisor {
         self.finish(last, &mut buffer).await
     }
 
+    fn room(&self, phase: Phase) -> Result<(), String> {
+        if phase == Phase::Confined {
+            self.process.room()
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn refuse(mut self, message: String) -> End {
+        self.process.kill();
+        self.process.wait().await;
+        End::Refused(Fault::Host, message)
+    }
+
     fn take_console(&self, buffer: &[u8], count: usize) {
         self.watched
             .console
             .append(buffer.get(..count).unwrap_or_default());
     }
 
-    /// Takes what is left in the pipes of a worker that is ending.
+    /// Takes what is left in the pipes of a worker that is ending. One that closed its channel but
+    /// goes on is not waited for.
     async fn finish(mut self, mut last: Option<Report>, buffer: &mut [u8]) -> End {
-        let rest = async {
+        let drain = async {
             while let Some(Ok(report)) = self.process.report().await {
                 if !matches!(report, Report::Phase(..)) {
                     last = Some(report);
                 }
             }
+            while let Ok(count @ 1..) = self.console_stream.read(buffer).await {
+                let bytes = buffer.get(..count).unwrap_or_default();
+                self.watched.console.append(bytes);
+            }
         };
         tokio::select! {
-            () = rest => {}
+            () = drain => {}
             () = self.watched.kill.notified() => self.killed = true,
+            () = tokio::time::sleep(DRAIN_LIMIT) => {}
         }
-        while let Ok(count @ 1..) = self.console_stream.read(buffer).await {
-            self.take_console(buffer, count);
-        }
-        if self.killed {
-            self.process.kill();
-        }
+        self.process.kill();
         let words = self.process.wait().await;
         self.end(last, words)
     }
 
     fn end(&self, last: Option<Report>, words: String) -> End {
         match last {
-            Some(Report::Refused(refusal)) => End::Refused(refusal.fault.into(), refusal.message),
+            Some(Report::Refused(refusal)) => {
+                End::Refused(refusal.fault.into(), printable(&refusal.message))
+            }
             Some(Report::Ended(end)) => End::Ran(self.reason(end)),
             _ if self.killed => End::Ran(EndReason::Killed),
             _ => End::Ran(EndReason::WorkerDied(words)),
@@ -405,8 +470,8 @@ impl Supervisor {
             (MachineEnd::Reset | MachineEnd::Crash(_), Some(reason)) => EndReason::Panicked(reason),
             (MachineEnd::PowerOff, _) => EndReason::PoweredOff,
             (MachineEnd::Reset, None) => EndReason::Rebooted,
-            (MachineEnd::Crash(text), None) => EndReason::Crashed(text),
-            (MachineEnd::Hypervisor(text), _) => EndReason::Hypervisor(text),
+            (MachineEnd::Crash(text), None) => EndReason::Crashed(printable(&text)),
+            (MachineEnd::Hypervisor(text), _) => EndReason::Hypervisor(printable(&text)),
         }
     }
 }

@@ -74,7 +74,7 @@ enum Cli {
 #[derive(Debug, Args)]
 struct NestedArgs {
     /// Processors of the emulated host.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     cpus: u32,
     /// Memory of the emulated host, in MiB; the files that the command writes take of it too.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(256..))]

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     host::Kvm,
-    nested::{self, NestedJob, NestedResult, Output},
+    nested::{self, Clock, NestedJob, NestedResult, Output},
 };
 
 /// The better of the two.
@@ -55,7 +55,9 @@ impl Place {
         match self {
             Self::Native => run_here(task),
             Self::Emulated => {
+                // Time by instructions: on a machine with other work the time limits of the guest would pass meanwhile.
                 let job = NestedJob::new(&task.command)
+                    .clock(Clock::Instructions)
                     .timeout(task.timeout)
                     .output(task.output);
                 let set = |job: NestedJob, (name, value): &(&str, OsString)| job.env(name, value);

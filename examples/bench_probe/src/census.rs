@@ -52,7 +52,11 @@ fn processes() -> Result<BTreeSet<String>> {
         (!line.is_empty()).then(|| format!("{id} {line}"))
     };
     let is_number = |name: &&String| name.bytes().all(|byte| byte.is_ascii_digit());
-    Ok(numbers.iter().filter(is_number).filter_map(command).collect())
+    Ok(numbers
+        .iter()
+        .filter(is_number)
+        .filter_map(command)
+        .collect())
 }
 
 /// The names of Unix sockets, abstract ones too.
@@ -63,7 +67,8 @@ fn sockets() -> Result<BTreeSet<String>> {
 }
 
 fn names(folder: &Path) -> Result<BTreeSet<String>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     entries
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect()
@@ -91,7 +96,10 @@ mod tests {
     fn a_file_and_a_process_are_found() {
         let before = Census::take().unwrap();
         let folder = tempfile::tempdir_in("/tmp").unwrap();
-        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
         let after = Census::take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();

@@ -50,7 +50,8 @@ fn read(mut console: impl Read, wanted: &[u8]) -> io::Result<Seen> {
         if count == 0 {
             return Ok(seen);
         }
-        seen.text.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        seen.text
+            .extend_from_slice(buffer.get(..count).unwrap_or_default());
         if seen.at.is_none() && contains(&seen.text, wanted) {
             seen.at = Some(Instant::now());
         }
@@ -124,7 +125,9 @@ mod tests {
         let mut guest = File::options().append(true).open(&path).unwrap();
         guest.write_all(b"..x..").unwrap();
         drop(guest);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         runtime.block_on(pipe.finish()).unwrap();
         assert!(!path.exists());
     }

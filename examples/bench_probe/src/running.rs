@@ -87,7 +87,12 @@ pub(crate) async fn measure_cycles(cycles: &Cycles, samples: &mut Samples) -> Re
     samples.note("cycle resident KiB", f64::from(u32::try_from(grown)?));
     let now = Census::take()?;
     note_new(samples, "processes", &census.processes, &now.processes)?;
-    note_new(samples, "descriptors", &census.descriptors, &now.descriptors)?;
+    note_new(
+        samples,
+        "descriptors",
+        &census.descriptors,
+        &now.descriptors,
+    )?;
     note_new(samples, "files", &census.files, &now.files)?;
     Ok(std::fs::remove_dir_all(&workspace)?)
 }
@@ -110,6 +115,9 @@ fn note_new(
     for one in &new {
         eprintln!("left behind ({what}): {one}");
     }
-    samples.note(format!("cycle {what}"), f64::from(u32::try_from(new.len())?));
+    samples.note(
+        format!("cycle {what}"),
+        f64::from(u32::try_from(new.len())?),
+    );
     Ok(())
 }

@@ -37,6 +37,14 @@ pub(crate) fn report(error: &Error, json: bool) -> ExitCode {
     ExitCode::from(status(error))
 }
 
+/// Prints what clap says of the command line, or the help that was asked for. A mistake in it is a failure of ours, not a
+/// status that the command could have had.
+pub(crate) fn usage(said: &clap::Error) -> ExitCode {
+    // Nobody is there to be told when it cannot be printed.
+    drop(said.print());
+    ExitCode::from(if said.use_stderr() { SANDBOX_FAILED } else { 0 })
+}
+
 fn status(error: &Error) -> u8 {
     use sandbox::protocol::ExecFailure::{NoSuchDirectory, NotExecutable, NotFound};
     match error {

@@ -21,7 +21,11 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     // This program is its own vmm worker.
     sandbox::worker::init();
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error),
+    };
+    match cli.command {
         Command::Run(options) => run::main(&options),
         Command::Doctor(options) => doctor::main(&options),
         Command::Completions { shell } => {

@@ -71,7 +71,7 @@ async fn command(
     match status {
         Ok(ExitStatus::Code(code)) => Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))),
         Ok(ExitStatus::Signal(signal)) => Ok(ExitCode::from(
-            u8::try_from(128 + signal).unwrap_or(u8::MAX),
+            u8::try_from(128_i32.saturating_add(signal)).unwrap_or(u8::MAX),
         )),
         // The agent went because the machine did: its end is the reason worth telling.
         Err(Error::Agent(error)) if error.is_gone() => Err(Error::Ended(sandbox.wait().await)),

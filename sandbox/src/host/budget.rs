@@ -6,6 +6,7 @@
 //! each comes to the same answer.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 /// How a worker's command line begins.
 pub(super) const WORKER_NAME: &str = "cofferdam-vmm";
@@ -38,12 +39,10 @@ pub(super) fn room_for(id: u32) -> Result<(), u64> {
 }
 
 fn room(own: Worker, workers: &[Worker], available: u64) -> Result<(), u64> {
-    let resident: u64 = workers.iter().map(|worker| worker.resident).sum();
-    let older: u64 = workers
-        .iter()
-        .filter(|other| other.age < own.age)
-        .map(|other| other.promised)
-        .sum();
+    let sum = |bytes: &mut dyn Iterator<Item = u64>| bytes.fold(0, u64::saturating_add);
+    let resident = sum(&mut workers.iter().map(|worker| worker.resident));
+    let older = workers.iter().filter(|other| other.age < own.age);
+    let older = sum(&mut older.map(|other| other.promised));
     let left = available.saturating_add(resident).saturating_sub(older);
     if own.promised <= left {
         Ok(())
@@ -61,6 +60,11 @@ fn workers() -> Vec<Worker> {
 }
 
 fn worker(id: u32) -> Option<Worker> {
+    // Another user's process could say anything.
+    let owner = fs::metadata(format!("/proc/{id}")).ok()?.uid();
+    if owner != rustix::process::geteuid().as_raw() && owner != 0 {
+        return None;
+    }
     let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
     let promised = promised(&command)?;
     let status = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;

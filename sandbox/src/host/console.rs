@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::text::printable;
+
 /// How much of the console is kept in memory.
 const KEPT: usize = 64 * 1024;
 
@@ -77,19 +79,6 @@ impl Console {
             .find_map(|line| line.split_once("Kernel panic - "))?;
         Some(printable(line.1))
     }
-}
-
-/// Guest text for a person's terminal: no control characters (attacks.md G04), at most 300 long.
-fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control() && !is_format(*c))
-        .take(300)
-        .collect()
-}
-
-/// Invisible characters that reorder or hide text on a terminal.
-const fn is_format(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -8,5 +8,5 @@ mod transfer;
 
 pub(crate) use console::Console;
 pub(crate) use prepare::{Prepared, prepare};
-pub(crate) use process::{WorkerProcess, into_tokio};
+pub(crate) use process::{WorkerProcess, into_tokio, pipe_receiver};
 pub(crate) use transfer::receive_plan;

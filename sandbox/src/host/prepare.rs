@@ -1,7 +1,7 @@
 //! From the caller's settings to a validated plan with every file opened.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, PipeReader, PipeWriter, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) struct Prepared {
     /// Our end of the stream to the guest's agent.
     pub(crate) agent: UnixStream,
     /// Our end of the guest's console.
-    pub(crate) console: UnixStream,
+    pub(crate) console: PipeReader,
     /// The file that the console is appended to.
     pub(crate) console_log: Option<File>,
     /// Where the guest mounts each share: tag, path, read-only.
@@ -34,8 +34,9 @@ pub(crate) struct Prepared {
 /// Checks everything that can be checked before a process is started.
 pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
     check_size(config)?;
+    check_places(config)?;
     let (agent, agent_end) = stream_pair()?;
-    let (console, console_end) = stream_pair()?;
+    let (console, console_end) = pipe()?;
     let mut parts = Parts::default();
     parts.add(Role::Hypervisor, open_hypervisor(config.slow_hypervisor)?);
     parts.add(Role::Kernel, open_file("kernel", &config.kernel)?);
@@ -155,6 +156,56 @@ fn stream_pair() -> Result<(UnixStream, UnixStream)> {
     })
 }
 
+/// A pipe for the console: it holds far more small writes than a socket does.
+fn pipe() -> Result<(PipeReader, PipeWriter)> {
+    io::pipe().map_err(|source| Error::Host {
+        what: "cannot make a pipe".into(),
+        source,
+    })
+}
+
+/// Refuses files of ours that lie where the guest can write: a guest that replaces its kernel, its
+/// worker or its log by another file or a link would choose what the host opens next time.
+fn check_places(config: &SandboxBuilder) -> Result<()> {
+    let writable: Vec<PathBuf> = config
+        .mounts
+        .iter()
+        .filter(|mount| !mount.read_only)
+        .filter_map(|mount| std::fs::canonicalize(&mount.host).ok())
+        .collect();
+    let files = [
+        ("kernel", Some(&config.kernel)),
+        ("initial RAM file system", Some(&config.initrd)),
+        ("root image", config.root.as_ref()),
+        ("worker program", config.worker_program.as_ref()),
+        ("console log", config.console_log.as_ref()),
+    ];
+    for (what, path) in files {
+        let Some(place) = path.and_then(|path| place(path)) else {
+            continue;
+        };
+        if writable.iter().any(|share| place.starts_with(share)) {
+            let path = path.map_or_else(PathBuf::new, PathBuf::clone);
+            let problem =
+                "it lies in a workspace that the guest can write; keep it elsewhere".into();
+            return Err(Error::Path {
+                what,
+                path,
+                problem,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The folder that `path` lies in, without links.
+fn place(path: &Path) -> Option<PathBuf> {
+    std::path::absolute(path)
+        .ok()?
+        .parent()
+        .and_then(|folder| folder.canonicalize().ok())
+}
+
 fn open_hypervisor(slow_accepted: bool) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let hypervisor = rustix::fs::open("/dev/kvm", flags, Mode::empty()).map_err(|errno| {
@@ -230,8 +281,17 @@ fn open_root(path: &Path) -> Result<File> {
 }
 
 fn open_log(path: &Path) -> Result<File> {
-    let file = File::options().create(true).append(true).open(path);
-    file.map_err(|error| path_error("console log", path, error.to_string()))
+    let what = "console log";
+    // Neither a link nor a FIFO in its place may decide what is written or hold us up.
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
+        .map(File::from)
+        .map_err(|errno| path_error(what, path, io::Error::from(errno).to_string()))?;
+    match file.metadata() {
+        Ok(data) if data.is_file() || path == Path::new("/dev/null") => Ok(file),
+        _ => Err(path_error(what, path, "not a regular file")),
+    }
 }
 
 fn guest_path(mount: &Mount) -> Result<PathBuf> {
@@ -273,9 +333,7 @@ fn open_workspace(mount: &Mount) -> Result<OwnedFd> {
         FlockOperation::NonBlockingLockExclusive
     };
     rustix::fs::flock(&directory, lock).map_err(|errno| match errno {
-        rustix::io::Errno::WOULDBLOCK => error(
-            "another sandbox is using it: stop that one, or share it read-only with both".into(),
-        ),
+        rustix::io::Errno::WOULDBLOCK => Error::Busy { path: path.clone() },
         errno => error(io::Error::from(errno).to_string()),
     })?;
     Ok(directory)

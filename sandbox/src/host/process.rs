@@ -14,6 +14,7 @@ use super::{budget, transfer};
 use crate::control::{self, MalformedReport, Report};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::text::printable;
 use crate::worker::{WORKER_KIND, WORKER_VARIABLE};
 
 /// How much of a worker's last words is kept.
@@ -24,7 +25,10 @@ const LAST_WORDS: usize = 4096;
 pub(crate) struct WorkerProcess {
     child: Child,
     control: tokio::net::UnixStream,
+    leash: Option<UnixStream>,
     received: BytesMut,
+    /// What its guest may use, in bytes.
+    memory: u64,
 }
 
 impl WorkerProcess {
@@ -54,27 +58,36 @@ impl WorkerProcess {
             .map_err(failed("cannot hand the plan to the vmm worker"))?;
         ours.set_nonblocking(true)
             .map_err(failed("cannot follow the vmm worker"))?;
+        let leash = ours
+            .try_clone()
+            .map_err(failed("cannot follow the vmm worker"))?;
         let control = tokio::net::UnixStream::from_std(ours)
             .map_err(failed("cannot follow the vmm worker"))?;
-        let process = Self {
+        Ok(Self {
             child,
             control,
+            leash: Some(leash),
             received: BytesMut::new(),
-        };
-        process.check_room(plan.memory)?;
-        Ok(process)
+            memory: plan.memory,
+        })
     }
 
-    fn check_room(&self, memory: u64) -> Result<()> {
+    /// The end of the channel whose shutdown ends the worker, without the help of a runtime.
+    pub(crate) fn take_leash(&mut self) -> Option<UnixStream> {
+        self.leash.take()
+    }
+
+    /// Whether this host has room for its guest. Ask when the worker has reported for the first
+    /// time: by then the workers that are older can be told by their command lines.
+    pub(crate) fn room(&self) -> Result<(), String> {
         let Some(id) = self.child.id() else {
             return Ok(());
         };
         budget::room_for(id).map_err(|left| {
-            let (memory, left) = (memory >> 20, left >> 20);
-            let message = format!(
+            let (memory, left) = (self.memory >> 20, left >> 20);
+            format!(
                 "{memory} MiB of memory: the sandboxes that run leave {left} MiB; stop one or ask for less"
-            );
-            Error::Refused { fault: hv_core::Fault::Host, message }
+            )
         })
     }
 
@@ -111,8 +124,7 @@ impl WorkerProcess {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        let words = String::from_utf8_lossy(&words);
-        let words = words.trim();
+        let words = printable(String::from_utf8_lossy(&words).trim());
         if words.is_empty() {
             status
         } else {
@@ -124,6 +136,14 @@ impl WorkerProcess {
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
+}
+
+/// Our end of a pipe, for the runtime.
+pub(crate) fn pipe_receiver(pipe: io::PipeReader) -> Result<tokio::net::unix::pipe::Receiver> {
+    tokio::net::unix::pipe::Receiver::from_owned_fd(pipe.into()).map_err(|source| Error::Host {
+        what: "cannot use a pipe".into(),
+        source,
+    })
 }
 
 /// Makes sure that our end of a stream does not hold up the runtime.

@@ -1,8 +1,7 @@
 //! The guest's console on its way to the host program.
 
-use std::io;
+use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -15,7 +14,7 @@ use crate::worker::Reporter;
 /// What the guest's consoles (virtio and serial) have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Console {
-    stream: Arc<UnixStream>,
+    stream: Arc<PipeWriter>,
     first: Arc<FirstByte>,
 }
 
@@ -30,8 +29,8 @@ struct FirstByte {
 impl Console {
     /// A console that writes to `stream` and never waits for its reader.
     pub(super) fn new(stream: OwnedFd, reporter: &Arc<Reporter>) -> io::Result<Self> {
-        let stream = UnixStream::from(stream);
-        stream.set_nonblocking(true)?;
+        rustix::io::ioctl_fionbio(&stream, true)?;
+        let stream = PipeWriter::from(stream);
         let first = FirstByte {
             seen: AtomicBool::new(false),
             bus: OnceLock::new(),
@@ -60,7 +59,7 @@ impl Console {
 }
 
 struct Sink {
-    writer: LossyWriter<UnixStream>,
+    writer: LossyWriter<PipeWriter>,
     first: Arc<FirstByte>,
 }
 

@@ -27,6 +27,35 @@ pub(super) struct NotConfined {
     source: io::Error,
 }
 
+/// This process has threads that would not be confined.
+#[derive(Debug, Error)]
+#[error("the vmm worker has other threads already: call sandbox::worker::init() first in main")]
+pub(super) struct Threaded;
+
+/// Checks that there is one thread: what is given up is a thread's own, and later ones inherit it.
+pub(super) fn single_threaded() -> Result<(), Threaded> {
+    let threads = fs::read_dir("/proc/self/task").map(Iterator::count);
+    if threads.is_ok_and(|count| count == 1) {
+        Ok(())
+    } else {
+        Err(Threaded)
+    }
+}
+
+/// Closes every descriptor but the standard ones, lets go of the working directory, and ignores the
+/// signal by which a file size limit would kill the worker. The first thing that a worker does.
+pub(super) fn drop_inherited() {
+    // SAFETY: nothing of this program has opened a descriptor before `init`, which is documented to
+    // come first in `main`; what is open beyond the standard ones came from the parent and has no
+    // owner here. Ignoring a signal touches no memory.
+    unsafe {
+        libc::close_range(3, libc::c_uint::MAX, 0);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+    // It stays where it is only if `/` cannot be entered, which harms nobody.
+    let _ = rustix::process::chdir("/");
+}
+
 /// Gives up everything. Call it while the process has one thread.
 pub(super) fn enter() -> Result<(), NotConfined> {
     let control = |control| move |source: io::Error| NotConfined { control, source };

@@ -43,6 +43,7 @@ pub fn init() {
 
 fn run() -> ! {
     let started = monotonic_ns();
+    confine::drop_inherited();
     let Ok((control, plan, files)) = receive() else {
         exit(SPEECHLESS)
     };
@@ -66,6 +67,7 @@ fn receive() -> io::Result<(UnixStream, Plan, Vec<OwnedFd>)> {
 }
 
 fn work(reporter: &Arc<Reporter>, plan: &Plan, files: Vec<OwnedFd>) -> Result<(), Refusal> {
+    confine::single_threaded().map_err(|error| Refusal::new(Fault::Caller, error))?;
     confine::enter().map_err(|error| Refusal::new(Fault::Host, error))?;
     reporter.phase(Phase::Confined);
     reporter.end_with_the_host()?;

@@ -122,7 +122,7 @@ async fn command_that_cannot_start(fixture: &Fixture) -> Result<()> {
     ] {
         match guest.sandbox.exec(spec.clone()).await {
             Err(Error::Agent(AgentError::Refused(failure))) => {
-                assert_eq!(failure, expected, "{spec:?}")
+                assert_eq!(failure, expected, "{spec:?}");
             }
             other => bail!("{spec:?}: {other:?}"),
         }

@@ -65,7 +65,7 @@ fn usage_errors_are_told() -> Result<()> {
     ] {
         let ended = Ended::of(&mut coffer(arguments))?;
         ensure!(
-            ended.status == 2 && ended.stderr.contains("Usage"),
+            ended.status == 125 && ended.stderr.starts_with("error: "),
             "{arguments:?}: {ended:?}"
         );
     }

@@ -152,8 +152,10 @@ fn a_workspace_has_one_writer_or_many_readers() {
         read_only,
     };
     let writer = open_workspace(&mount(false)).unwrap();
-    let refused = open_workspace(&mount(true)).unwrap_err().to_string();
-    assert!(refused.contains("another sandbox is using it"), "{refused}");
+    assert!(matches!(
+        open_workspace(&mount(true)),
+        Err(Error::Busy { .. })
+    ));
     drop(writer);
     let _readers = [
         open_workspace(&mount(true)).unwrap(),
@@ -172,4 +174,47 @@ fn the_command_line_is_one_line() {
     );
     assert!(command_line(&config.clone().kernel_arg("a\nb")).is_err());
     assert!(command_line(&config.kernel_arg("x".repeat(3000))).is_err());
+}
+
+#[test]
+fn files_of_ours_in_a_writable_workspace_are_refused() {
+    let (folder, config) = good();
+    let inside = folder.path().join("work/file");
+    fs::write(&inside, "x").unwrap();
+    let cases = [
+        config.clone().kernel(&inside),
+        config.clone().initrd(&inside),
+        config.clone().root(&inside),
+        config.clone().worker_program(&inside),
+        config
+            .clone()
+            .console_log(folder.path().join("work/not-there-yet")),
+    ];
+    for config in cases {
+        let message = check_places(&config).unwrap_err().to_string();
+        assert!(message.contains("the guest can write"), "{message}");
+    }
+    check_places(&config.console_log(folder.path().join("log"))).unwrap();
+}
+
+#[test]
+fn a_console_log_is_a_regular_file_and_no_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("target"), "old").unwrap();
+    std::os::unix::fs::symlink(path("target"), path("link")).unwrap();
+    let fifo = rustix::fs::mknodat(
+        rustix::fs::CWD,
+        path("fifo"),
+        rustix::fs::FileType::Fifo,
+        Mode::RWXU,
+        0,
+    );
+    fifo.unwrap();
+    for bad in ["link", "fifo"] {
+        assert!(open_log(&path(bad)).is_err(), "{bad}");
+    }
+    open_log(&path("new")).unwrap();
+    open_log(&path("target")).unwrap();
+    assert_eq!(fs::read_to_string(path("target")).unwrap(), "old");
 }
