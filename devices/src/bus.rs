@@ -17,7 +17,8 @@ use hv_core::{DoorbellSpace, Event, VmIo};
 #[cfg(test)]
 mod tests;
 
-/// A device on a bus. Called on vCPU threads, by several at once; must not block.
+/// A device on a bus. Called on vCPU threads, by several at once; must not block, but for a driver's
+/// reset of a virtio device, which waits for the host call that the device is in.
 pub trait BusDevice: Send + Sync {
     /// A read of `data.len()` bytes (1, 2, 4 or 8) at `offset` in the device's window; fill all of it.
     fn read(&self, offset: u64, data: &mut [u8]);

@@ -1,6 +1,8 @@
 //! The server of a share, driven by requests of any kind, on a real directory. Nothing beside the share may change.
 #![no_main]
 
+mod sys;
+
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -105,19 +107,4 @@ fn check(place: &Path, read_only: bool) {
             "some content"
         );
     }
-}
-
-/// No input may fill the host's memory: a file ends after 1 MiB, with an error and not a signal.
-fn cap_files() {
-    let limit = libc::rlimit {
-        rlim_cur: 1 << 20,
-        rlim_max: 1 << 20,
-    };
-    // SAFETY: both calls only read their arguments and may be made on any thread; `limit` outlives the first, and an ignored
-    // signal runs no code of ours.
-    let done = unsafe {
-        libc::setrlimit(libc::RLIMIT_FSIZE, &limit) == 0
-            && libc::signal(libc::SIGXFSZ, libc::SIG_IGN) != libc::SIG_ERR
-    };
-    assert!(done, "the size of files cannot be limited");
 }

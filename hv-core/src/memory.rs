@@ -114,13 +114,16 @@ impl GuestRam {
 
     /// Lays `bytes` bytes of `file`, from `offset` on, over RAM at `address`, copy-on-write: the
     /// guest sees the file's content, its writes stay in RAM, and pages it only reads are shared
-    /// with the host's page cache. The file must not shrink while the VM lives.
+    /// with the host's page cache.
+    ///
+    /// The file must neither shrink nor be written while the VM lives: an access to pages that it no
+    /// longer has kills this process, and whether the guest sees a write is up to the host.
     ///
     /// Returns false when this host cannot do that, so that the caller copies instead.
     ///
     /// # Errors
-    /// `address`, `offset` and `bytes` are not multiples of the host's page size or the range is
-    /// not all in one range of RAM (caller); the host refused to map.
+    /// `address`, `offset`, `bytes` or the start of the range of RAM is not a multiple of the host's
+    /// page size, or it is not all in one range of RAM (caller); the host refused to map.
     #[cfg(unix)]
     pub fn overlay_file(
         &self,
@@ -143,6 +146,10 @@ impl GuestRam {
             return Err(outside);
         };
         let host = slice.ptr_guard_mut().as_ptr();
+        // A range that begins inside a page puts aligned guest addresses at others of the host.
+        if u64::try_from(host.addr()).map_or(true, |host| host % page != 0) {
+            return Err(outside);
+        }
         // SAFETY: `get_slice` proved that `host..host + length` lies inside one mapping that this
         // `GuestRam` owns, and both ends are page aligned, so MAP_FIXED replaces pages of that
         // mapping only. All access to RAM is volatile through `vm-memory`, so no reference to the

@@ -71,7 +71,11 @@ impl Shared {
             state.phase = Phase::Ended;
             state.outcome = Some(outcome);
         }
+        // No vCPU takes these any more: dropping them tells their callers. What they captured is
+        // dropped without the lock.
+        let jobs = std::mem::take(&mut state.jobs);
         drop(state);
+        drop(jobs);
         self.changed.notify_all();
         self.kick_all();
     }
@@ -202,7 +206,7 @@ impl VcpuSet {
     /// Runs `job` on the thread of vCPU `index` while the set is paused, and returns its result.
     ///
     /// # Errors
-    /// There is no such vCPU, or the set is not paused (caller).
+    /// There is no such vCPU, or the set is not paused (caller); it ended before the job did.
     pub fn with<R, F>(&self, index: usize, job: F) -> Result<R>
     where
         R: Send + 'static,

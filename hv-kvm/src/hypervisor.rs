@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hv_core::arch::x86_64::cpuid::{CpuidEntry, address_bits};
 use hv_core::{Arch, Draft, HostFacts, HvError, HvErrorKind, Hypervisor, Limits, Result, VmSpec};
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_bindings::{KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::draft::KvmDraft;
@@ -42,6 +42,8 @@ pub(crate) struct Host {
     limits: Limits,
     /// The processor has extended control registers, which come with XSAVE.
     pub(crate) has_xcrs: bool,
+    /// KVM can refuse the guest what CPUID does not show of its own features.
+    pub(crate) enforces_features: bool,
     /// What KVM can show of CPUID on this processor.
     pub(crate) cpuid: Vec<CpuidEntry>,
 }
@@ -92,6 +94,7 @@ impl KvmHypervisor {
                 max_mappings: kvm.get_nr_memslots(),
             },
             has_xcrs: kvm.check_extension(Cap::Xcrs),
+            enforces_features: kvm.check_extension_raw(KVM_CAP_ENFORCE_PV_FEATURE_CPUID.into()) > 0,
             kvm,
             cpuid,
         })))

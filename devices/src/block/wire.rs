@@ -21,8 +21,12 @@ pub const MAX_DISCARD_SECTORS: u32 = 1 << 21;
 /// Sectors of one range to zero: 16 MiB, because a host may have to write them.
 pub const MAX_ZEROES_SECTORS: u32 = 1 << 15;
 
-/// Bytes of one buffer of a request.
-pub const MAX_SEGMENT_BYTES: u32 = 4 << 20;
+/// Bytes that one request may read or write: 64 MiB. Buffers may overlap, so that a request can be
+/// larger than RAM, and a pause waits for the request at hand.
+pub const MAX_REQUEST_BYTES: u64 = 64 << 20;
+
+/// Bytes of one buffer of a request; as many as a queue has stay below [`MAX_REQUEST_BYTES`].
+pub const MAX_SEGMENT_BYTES: u32 = 256 << 10;
 
 /// Bytes of the answer to `GET_ID`.
 pub const ID_BYTES: usize = consts::VIRTIO_BLK_ID_BYTES as usize;
@@ -135,7 +139,12 @@ impl Request {
     pub fn parse(reader: &mut Reader<'_>, room: usize, disk: Disk) -> Result<Self, Status> {
         let header: Header = reader.read_obj().map_err(|_| Status::IoError)?;
         let bytes = |count: usize| u64::try_from(count).map_err(|_| Status::IoError);
-        let extent = |len| Extent::new(header.sector.get(), len, disk.capacity);
+        let extent = |len| {
+            if len > MAX_REQUEST_BYTES {
+                return Err(Status::IoError);
+            }
+            Extent::new(header.sector.get(), len, disk.capacity)
+        };
         match header.kind.get() {
             consts::VIRTIO_BLK_T_IN => extent(bytes(room)?).map(Self::In),
             consts::VIRTIO_BLK_T_FLUSH => Ok(Self::Flush),

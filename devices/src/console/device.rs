@@ -123,6 +123,7 @@ impl Console {
             control,
             streams: streams.collect(),
             wake,
+            met: false,
         });
         Ok(Self { inputs, service })
     }
@@ -159,7 +160,7 @@ impl VirtioDevice for Console {
     }
 
     fn reset(&mut self) {
-        self.service.with(|service| service.control.reset());
+        self.service.with(ConsoleService::reset);
     }
 }
 
@@ -201,10 +202,13 @@ struct ConsoleService {
     streams: Vec<(Box<dyn ConsoleSink>, ConsoleInput)>,
     /// Signalled when there is input.
     wake: Event,
+    /// A driver started the device since the last reset.
+    met: bool,
 }
 
 impl Service for ConsoleService {
     fn started(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
+        self.met = true;
         Ok(context.sources.add_event(0, &self.wake)?)
     }
 
@@ -227,6 +231,15 @@ impl Service for ConsoleService {
 }
 
 impl ConsoleService {
+    /// Input for a driver that is gone is not for the next one. The first driver resets the device
+    /// too; what came before it is for it.
+    fn reset(&mut self) {
+        self.control.reset();
+        if std::mem::take(&mut self.met) {
+            self.streams.iter().for_each(|(_, input)| input.clear());
+        }
+    }
+
     fn take_output(&mut self, port: usize, context: &mut Context<'_>) -> Result<(), Broken> {
         let Some(queue) = context.queues.get(Role::Output(port).queue()) else {
             return Ok(());

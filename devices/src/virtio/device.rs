@@ -74,7 +74,9 @@ pub enum StartError {
 }
 
 /// A virtio device, as its transport sees it. Register accesses come from vCPU threads, one at a
-/// time, and must not block.
+/// time, and must not block. The exception is a driver's reset: its write returns when the worker has
+/// stopped, which waits for the host call that the device is in (section 2.4: nothing of the old
+/// session may reach the driver after it), so a slow host call stops that vCPU as long.
 pub trait VirtioDevice: Send {
     /// What it is. Never changes.
     fn model(&self) -> Model;
@@ -99,7 +101,8 @@ pub trait VirtioDevice: Send {
 /// A running device.
 pub trait Worker: Send {
     /// Stops it and returns every queue of the [`Model`], in order, as it is now. No descriptor is
-    /// in flight afterwards. Waits for what the device is doing at the moment.
+    /// in flight afterwards. Waits for the host call that the device is in; what it did not take
+    /// stays in the rings.
     fn stop(self: Box<Self>) -> Vec<QueueState>;
 }
 

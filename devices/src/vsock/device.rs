@@ -206,7 +206,12 @@ impl VsockService {
                 continue;
             };
             let Some(header) = self.muxer.next_packet(room) else {
-                chain.put_back();
+                // A buffer for the header only never holds the bytes that wait, so it does not stay.
+                if room.is_empty() {
+                    chain.finish(0)?;
+                } else {
+                    chain.put_back();
+                }
                 continue;
             };
             writer.write(&header.emit());

@@ -93,38 +93,45 @@ pub enum LockPolicy {
 pub struct Limits {
     /// Open files and directories, and owners of record locks. One descriptor each.
     pub max_handles: usize,
-    /// Nodes that the guest holds. One descriptor each.
+    /// Nodes that the guest holds. One descriptor each, and 1 to 2 KiB of the host kernel's memory, which cannot be reclaimed
+    /// while the guest holds the node.
     pub max_inodes: usize,
+    /// How many servers this process runs: each gets an equal part of its descriptors. 0 counts as 1.
+    pub shares: usize,
     /// Most bytes in one READ or WRITE: a multiple of 4096 in `4096..=1 MiB`.
     pub max_write: u32,
 }
 
 impl Default for Limits {
-    /// 16 Ki handles, 1 Mi nodes, 1 MiB. The limit on the process's descriptors caps the first two further.
+    /// 16 Ki handles, 128 Ki nodes, one share, 1 MiB. The limit on the process's descriptors caps the first two further.
+    ///
+    /// So many nodes hold a large source tree and its build, and let a hostile guest pin at most about 256 MiB of the host's
+    /// memory; that memory is the kernel's, so no limit on the process counts it.
     fn default() -> Self {
         Self {
             max_handles: 16 << 10,
-            max_inodes: 1 << 20,
+            max_inodes: 128 << 10,
+            shares: 1,
             max_write: 1 << 20,
         }
     }
 }
 
 impl Limits {
-    /// Descriptors that the rest of the process keeps, whatever the guest does.
+    /// Descriptors that the rest of the process keeps, whatever the guest does and however many shares there are.
     pub const RESERVED_DESCRIPTORS: usize = 256;
 
     /// Fewer than this for the share make it useless.
     pub(super) const FEWEST_DESCRIPTORS: usize = 64;
 
-    /// The limits that hold when the process may have `descriptors` of them: handles get at most a quarter of what is left
-    /// to the share, nodes the rest. `None` if that is too little to work with.
+    /// The limits that hold when the process may have `descriptors` of them. What is left to the shares is divided equally;
+    /// of its part, a share's handles get at most a quarter and its nodes the rest. `None` if that is too little to work with.
     pub(super) fn within(self, descriptors: Option<u64>) -> Option<Self> {
         let Some(descriptors) = descriptors else {
             return Some(self);
         };
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let share = descriptors.saturating_sub(Self::RESERVED_DESCRIPTORS);
+        let share = descriptors.saturating_sub(Self::RESERVED_DESCRIPTORS) / self.shares.max(1);
         if share < Self::FEWEST_DESCRIPTORS {
             return None;
         }
@@ -143,15 +150,32 @@ mod tests {
 
     #[test]
     fn the_descriptor_limit_is_shared_out_and_never_exceeded() {
-        for descriptors in [320, 1024, 20_000, 1 << 20, u64::MAX] {
-            let limits = Limits::default().within(Some(descriptors)).unwrap();
-            let held =
-                (limits.max_handles + limits.max_inodes + Limits::RESERVED_DESCRIPTORS) as u64;
-            assert!(held <= descriptors, "{descriptors}: {limits:?}");
-            assert!(
-                limits.max_handles > 0 && limits.max_inodes > 0,
-                "{descriptors}: {limits:?}"
-            );
+        for descriptors in [768, 1024, 20_000, 1 << 20, u64::MAX] {
+            for shares in [0, 1, 2, 8] {
+                let wish = Limits {
+                    shares,
+                    ..Limits::default()
+                };
+                let limits = wish.within(Some(descriptors)).unwrap();
+                let each = limits.max_handles + limits.max_inodes;
+                let held = (each * shares.max(1) + Limits::RESERVED_DESCRIPTORS) as u64;
+                assert!(held <= descriptors, "{descriptors}: {limits:?}");
+                assert!(
+                    limits.max_handles > 0 && limits.max_inodes > 0,
+                    "{descriptors}: {limits:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn more_shares_than_the_descriptors_suffice_for_are_refused() {
+        for (shares, suffice) in [(1, true), (12, true), (13, false), (usize::MAX, false)] {
+            let wish = Limits {
+                shares,
+                ..Limits::default()
+            };
+            assert_eq!(wish.within(Some(1024)).is_some(), suffice, "{shares}");
         }
     }
 
@@ -160,6 +184,7 @@ mod tests {
         let wish = Limits {
             max_handles: 3,
             max_inodes: 5,
+            shares: 1,
             max_write: 4096,
         };
         assert_eq!(wish.within(Some(1 << 20)), Some(wish));

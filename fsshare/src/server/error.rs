@@ -34,12 +34,15 @@ pub enum Error {
     Proc(#[source] io::Error),
     /// Too few descriptors.
     #[error(
-        "the host lets this process have {limit} descriptors and a share needs {}; raise RLIMIT_NOFILE",
-        Limits::RESERVED_DESCRIPTORS + Limits::FEWEST_DESCRIPTORS
+        "the host lets this process have {limit} descriptors, of which {} are reserved, and each of its {shares} shares needs {}; raise RLIMIT_NOFILE",
+        Limits::RESERVED_DESCRIPTORS,
+        Limits::FEWEST_DESCRIPTORS
     )]
     Descriptors {
         /// The limit.
         limit: u64,
+        /// How many shares divide what is not reserved.
+        shares: usize,
     },
     /// `max_write` is out of range.
     #[error("the caller asked for writes of {0} bytes; choose a multiple of 4096 up to 1 MiB")]

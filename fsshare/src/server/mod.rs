@@ -71,10 +71,11 @@ impl Server {
             locks,
             ..
         } = config;
-        let (host, root) = Host::new(root).map_err(|(requirement, source)| match requirement {
-            Requirement::Proc => Error::Proc(source.into()),
-            Requirement::Confinement => Error::Root(source.into()),
-        })?;
+        let (host, root) =
+            Host::new(root, read_only).map_err(|(requirement, source)| match requirement {
+                Requirement::Proc => Error::Proc(source.into()),
+                Requirement::Confinement => Error::Root(source.into()),
+            })?;
         let inodes = Inodes::new(root, limits.max_inodes).map_err(|errno| {
             Error::Root(std::io::Error::from_raw_os_error(errno.number().into()))
         })?;
@@ -333,5 +334,6 @@ fn checked(limits: Limits) -> Result<Limits, Error> {
     let descriptors = Host::descriptor_limit();
     limits.within(descriptors).ok_or(Error::Descriptors {
         limit: descriptors.unwrap_or(u64::MAX),
+        shares: limits.shares,
     })
 }

@@ -240,6 +240,31 @@ fn reading_works() {
         .unwrap();
 }
 
+/// Whether reading a file and a directory through `share` leaves a time of access on the host.
+fn leaves_traces(share: &Share) -> [bool; 2] {
+    let (file, fh) = planted(share);
+    let paths = ["f", "d"].map(|name| share.root.join(name));
+    // As old as this, even a mount with `relatime` records the next access.
+    let long_ago = fs::FileTimes::new().set_accessed(std::time::UNIX_EPOCH);
+    for path in &paths {
+        let object = fs::File::open(path).unwrap();
+        object.set_times(long_ago).unwrap();
+    }
+    share.read(file, fh, 0, 99).unwrap();
+    let directory = share.walk("d");
+    share.list(directory, 4096, true);
+    paths.map(|path| fs::metadata(path).unwrap().accessed().unwrap() != std::time::UNIX_EPOCH)
+}
+
+#[test]
+fn reading_leaves_no_time_of_access() {
+    if leaves_traces(&Share::new()) != [true; 2] {
+        println!("skipped: the file system of temporary files records no access");
+        return;
+    }
+    assert_eq!(leaves_traces(&Share::read_only()), [false; 2]);
+}
+
 #[test]
 fn shared_locks_work_without_a_handle_for_writing() {
     let share = Share::with(|config| {

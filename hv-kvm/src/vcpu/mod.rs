@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hv_core::arch::x86_64::cpuid::{VcpuPlace, guest_entries};
 use hv_core::arch::x86_64::{self, MsrValue, msr};
 use hv_core::{Exit, HvError, Kick, Registers, Result, Vcpu, VcpuSeed, VcpuState, VmIo};
+use kvm_bindings::{KVM_CAP_ENFORCE_PV_FEATURE_CPUID, kvm_enable_cap};
 use kvm_ioctls::VcpuFd;
 
 use crate::kick::{KickState, RunPage};
@@ -41,6 +42,9 @@ impl VcpuSeed for KvmSeed {
             .fd
             .create_vcpu(self.place.index.into())
             .map_err(failed("KVM_CREATE_VCPU"))?;
+        if self.vm.host.enforces_features {
+            enforce_features(&fd)?;
+        }
         let cpuid = state::cpuid_table(&guest_entries(&self.vm.host.cpuid, self.place))?;
         fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
         let page = self.kick.bind(&fd)?;
@@ -53,6 +57,17 @@ impl VcpuSeed for KvmSeed {
         vcpu.set_msrs(&msr::at_boot())?;
         Ok(Box::new(vcpu))
     }
+}
+
+/// Without it, KVM serves features that CPUID hides, such as writing steal time into guest memory.
+fn enforce_features(fd: &VcpuFd) -> Result<()> {
+    let enforce = kvm_enable_cap {
+        cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+        args: [1, 0, 0, 0],
+        ..kvm_enable_cap::default()
+    };
+    fd.enable_cap(&enforce)
+        .map_err(failed("KVM_CAP_ENFORCE_PV_FEATURE_CPUID"))
 }
 
 pub(crate) struct KvmVcpu {

@@ -63,7 +63,7 @@ impl ExecSpec {
         self
     }
 
-    /// Runs it as this user of the guest: a name, or `uid:gid`.
+    /// Runs it as this user of the guest: a name, or `uid:gid`, or one number for both.
     #[must_use]
     pub fn user(mut self, user: impl Into<User>) -> Self {
         self.request.user = Some(user.into());
@@ -99,20 +99,47 @@ fn octets(text: &OsStr) -> Octets {
 }
 
 impl From<&str> for User {
-    /// `uid:gid` in decimal digits, or else a name.
+    /// `uid:gid` in decimal digits, one such number for both, or else a name.
     fn from(text: &str) -> Self {
-        let ids = text
-            .split_once(':')
-            .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-        ids.map_or_else(
-            || Self::Name(text.to_owned()),
-            |(uid, gid)| Self::Ids { uid, gid },
-        )
+        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+        match (number(uid), number(gid)) {
+            (Some(uid), Some(gid)) => Self::Ids { uid, gid },
+            _ => Self::Name(text.to_owned()),
+        }
     }
+}
+
+/// A number of digits alone: `parse` takes a sign as well.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 impl From<String> for User {
     fn from(text: String) -> Self {
         Self::from(text.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_numbers_or_names() {
+        let ids = |uid, gid| User::Ids { uid, gid };
+        for (text, user) in [
+            ("1000", ids(1000, 1000)),
+            ("0", ids(0, 0)),
+            ("1000:27", ids(1000, 27)),
+            ("4294967295", ids(u32::MAX, u32::MAX)),
+        ] {
+            assert_eq!(User::from(text), user, "{text}");
+        }
+        for name in [
+            "agent", "", ":", "1000:", ":27", "1:2:3", "+1", "1:+2", "-1", "4294967296", "1000x",
+        ] {
+            assert_eq!(User::from(name), User::Name(name.into()));
+        }
     }
 }

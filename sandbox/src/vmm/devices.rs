@@ -62,7 +62,8 @@ impl Devices {
             machine.add(Block::new(disk, "root"))?;
         }
         for (number, share) in plan.shares.iter().enumerate() {
-            let backend = Share::new(files.take(Role::Share(number))?, share).map_err(host)?;
+            let root = files.take(Role::Share(number))?;
+            let backend = Share::new(root, share, plan.shares.len()).map_err(host)?;
             machine.add(Fs::new(&share.tag, 1, Arc::new(backend)).map_err(caller)?)?;
         }
         let devices = machine.finish();

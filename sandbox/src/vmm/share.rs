@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock};
 use devices::fs::FsBackend;
 use devices::virtio::{Reader, Writer};
 use fsshare::transfer;
-use fsshare::{Config, Error, Owner, Server};
+use fsshare::{Config, Error, Limits, Owner, Server};
 
 use crate::plan::SharePlan;
 
@@ -17,13 +17,14 @@ pub(super) struct Share {
     root: OwnedFd,
     read_only: bool,
     owner: Owner,
+    limits: Limits,
     /// Replaced when the guest's driver starts over. `None` only when that failed.
     server: RwLock<Option<Server>>,
 }
 
 impl Share {
-    /// A share of the directory `root`.
-    pub(super) fn new(root: OwnedFd, plan: &SharePlan) -> Result<Self, Error> {
+    /// A share of the directory `root`, one of `shares` in this process.
+    pub(super) fn new(root: OwnedFd, plan: &SharePlan, shares: usize) -> Result<Self, Error> {
         let owner = Owner {
             uid: plan.owner.0,
             gid: plan.owner.1,
@@ -32,6 +33,10 @@ impl Share {
             root,
             read_only: plan.read_only,
             owner,
+            limits: Limits {
+                shares,
+                ..Limits::default()
+            },
             server: RwLock::new(None),
         };
         *share.server.write().unwrap_or_else(PoisonError::into_inner) = Some(share.serve()?);
@@ -44,6 +49,7 @@ impl Share {
         Server::new(Config {
             read_only: self.read_only,
             owner: self.owner,
+            limits: self.limits,
             ..config
         })
     }

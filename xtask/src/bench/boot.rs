@@ -60,8 +60,15 @@ impl Both {
             ours: self.wall.median(&ours)?,
             peer: Some(self.wall.median(&peer)?),
         };
-        let row = Row::new(what, self.icount.median(&ours)?, "s", Target::TimesPeer(limit));
-        Ok(row.against(self.icount.median(&peer)?, PEER).wall(Some(wall)))
+        let row = Row::new(
+            what,
+            self.icount.median(&ours)?,
+            "s",
+            Target::TimesPeer(limit),
+        );
+        Ok(row
+            .against(self.icount.median(&peer)?, PEER)
+            .wall(Some(wall)))
     }
 }
 
@@ -96,9 +103,11 @@ fn own_kernel(probe: &Probe) -> Result<Vec<Row>> {
 
 fn stock_kernel(probe: &Probe) -> Result<Vec<Row>> {
     let guest = probe::guest(&guest::assets(Which::Stock)?, false);
-    let both = Both::take(probe, [3, 3], |rounds| {
-        json!([{ "name": "stock", "guest": guest, "memory_mib": 256, "rounds": rounds, "peer": true }])
-    })?;
+    let both = Both::take(
+        probe,
+        [3, 3],
+        |rounds| json!([{ "name": "stock", "guest": guest, "memory_mib": 256, "rounds": rounds, "peer": true }]),
+    )?;
     let what = "spawn to the first line, stock kernel";
     Ok(vec![both.beside_peer(what, "stock line", 0.60)?])
 }

@@ -36,7 +36,12 @@ pub(super) fn rows() -> Result<Vec<Row>> {
     let left = |what: &str, sample: &str, limit| -> Result<Row> {
         let what = format!("{what} after {COUNT} starts and stops");
         let unit = if limit > 0.0 { "KiB" } else { "left" };
-        Ok(Row::new(what, samples.median(sample)?, unit, Target::AtMost(limit)))
+        Ok(Row::new(
+            what,
+            samples.median(sample)?,
+            unit,
+            Target::AtMost(limit),
+        ))
     };
     Ok(vec![
         left("processes", "cycle processes", 0.0)?,

@@ -25,7 +25,8 @@ const IDLE: u32 = 128;
 /// Boots guests of several sizes, has them work, and looks at their workers.
 pub(super) fn rows() -> Result<Vec<Row>> {
     let guest = probe::guest(&guest::assets(Which::Own)?, true);
-    let job = json!({ "memory": { "guest": guest, "memory_mib": GUESTS, "idle_memory_mib": IDLE } });
+    let job =
+        json!({ "memory": { "guest": guest, "memory_mib": GUESTS, "idle_memory_mib": IDLE } });
     let samples = Probe::build()?.run_nested(&job, Clock::Instructions, LIMIT)?;
     let mut rows = Vec::new();
     for size in GUESTS {

@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// Gives the probe temporary folders of its own: those of this machine are everybody's.
-const IN_CLEAN_FOLDERS: &str = r#"for folder in /tmp /var/tmp; do mount -t tmpfs tmp "$folder" || exit; done; exec "$@""#;
+const IN_CLEAN_FOLDERS: &str =
+    r#"for folder in /tmp /var/tmp; do mount -t tmpfs tmp "$folder" || exit; done; exec "$@""#;
 
 /// The programs that measure, as they are released.
 #[derive(Debug)]
@@ -45,9 +46,19 @@ impl Probe {
     pub(super) fn run_nested(&self, job: &Value, clock: Clock, limit: Duration) -> Result<Samples> {
         let program = self.programs.join("bench_probe");
         let program = program.to_string_lossy();
-        let words = ["sh", "-c", IN_CLEAN_FOLDERS, "sh", &program, &job.to_string()];
+        let words = [
+            "sh",
+            "-c",
+            IN_CLEAN_FOLDERS,
+            "sh",
+            &program,
+            &job.to_string(),
+        ];
         measure(|folder| {
-            let job = NestedJob::new(words).clock(clock).timeout(limit).out(folder);
+            let job = NestedJob::new(words)
+                .clock(clock)
+                .timeout(limit)
+                .out(folder);
             let result = nested::run(&job)?;
             if result.status != 0 {
                 bail!("the probe {result} in the emulated host");
@@ -123,8 +134,14 @@ mod tests {
             root: "/r".into(),
         };
         let own = guest(&assets(true), false);
-        assert_eq!((&own["serial"], &own["root"]), (&json!(false), &Value::Null));
+        assert_eq!(
+            (&own["serial"], &own["root"]),
+            (&json!(false), &Value::Null)
+        );
         let stock = guest(&assets(false), true);
-        assert_eq!((&stock["serial"], &stock["root"]), (&json!(true), &json!("/r")));
+        assert_eq!(
+            (&stock["serial"], &stock["root"]),
+            (&json!(true), &json!("/r"))
+        );
     }
 }

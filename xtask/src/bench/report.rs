@@ -182,14 +182,18 @@ impl Serialize for Target {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} ({}), {}", self.name, self.mode, self.machine)?;
-        let head = ["what", "ours", "peer", "unit", "ratio", "target", "", "wall"];
+        let head = [
+            "what", "ours", "peer", "unit", "ratio", "target", "", "wall",
+        ];
         let mut table = vec![head.map(str::to_owned)];
         table.extend(self.rows.iter().map(Row::cells));
         let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max();
         let widths: [usize; 8] = std::array::from_fn(|column| width(column).unwrap_or(0));
         for row in &table {
             let cells = row.iter().zip(widths);
-            let line: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+            let line: Vec<_> = cells
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect();
             writeln!(f, "{}", line.join("  ").trim_end())?;
         }
         Ok(())
@@ -240,10 +244,16 @@ mod tests {
         let mut report = Report::new("boot", "icount");
         report.add(Ok(rows()));
         let value = serde_json::to_value(&report).unwrap();
-        assert_eq!((&value["name"], &value["mode"]), (&"boot".into(), &"icount".into()));
+        assert_eq!(
+            (&value["name"], &value["mode"]),
+            (&"boot".into(), &"icount".into())
+        );
         let row = &value["rows"][0];
         assert_eq!(row["target"], "<= 0.5 x");
-        assert_eq!((row["ours"].as_f64(), row["met"].as_bool()), (Some(0.3), Some(true)));
+        assert_eq!(
+            (row["ours"].as_f64(), row["met"].as_bool()),
+            (Some(0.3), Some(true))
+        );
         for key in ["what", "peer", "unit", "ratio"] {
             assert!(row.get(key).is_some(), "{key}");
         }
@@ -254,9 +264,15 @@ mod tests {
         let mut report = Report::new("boot", "icount");
         report.add(Ok(rows()));
         let text = report.to_string();
-        let missed: Vec<_> = text.lines().filter(|line| line.contains("MISSED")).collect();
+        let missed: Vec<_> = text
+            .lines()
+            .filter(|line| line.contains("MISSED"))
+            .collect();
         assert_eq!(missed.len(), 2, "{text}");
-        assert!(missed[0].contains("0.533") && missed[0].contains("3.000"), "{text}");
+        assert!(
+            missed[0].contains("0.533") && missed[0].contains("3.000"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -15,7 +15,8 @@ mod state;
 mod tests;
 mod walk;
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use hv_core::GuestRam;
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
@@ -42,6 +43,8 @@ pub struct LiveQueue {
     budget: u16,
     /// The budget ran out with chains left.
     starved: bool,
+    /// Set when the device is to stop: no chain is taken any more.
+    stopping: Arc<AtomicBool>,
 }
 
 impl LiveQueue {
@@ -64,7 +67,16 @@ impl LiveQueue {
             signalled: state.next_used,
             budget: state.size,
             starved: false,
+            stopping: Arc::default(),
         })
+    }
+
+    /// The same queue, which gives no more chains once `stopping` is set.
+    pub(crate) fn until(self, stopping: &Arc<AtomicBool>) -> Self {
+        Self {
+            stopping: Arc::clone(stopping),
+            ..self
+        }
     }
 
     /// Where the queue is; what [`LiveQueue::new`] needs to go on.
@@ -74,12 +86,13 @@ impl LiveQueue {
     }
 
     /// Takes the next chain. `None`: there is none now, and the driver will notify us of the next;
-    /// or this turn's budget (one queue full) is used up, and the device's turn comes again.
+    /// or this turn's budget (one queue full) is used up, and the device's turn comes again; or the
+    /// device is about to stop, and the rest waits in the ring.
     ///
     /// # Errors
     /// The ring is inconsistent (guest): stop, and ask for a reset.
     pub fn pop(&mut self) -> Result<Option<Chain<'_>>, QueueError> {
-        if !self.has_available()? {
+        if self.stopping.load(Ordering::Relaxed) || !self.has_available()? {
             return Ok(None);
         }
         let Some(budget) = self.budget.checked_sub(1) else {

@@ -9,10 +9,12 @@
 //! Rules of the loop:
 //! * every queue gets a turn when the device starts, because a notification may have been lost
 //!   while it was paused;
-//! * a turn takes at most one queue full of chains, then the others and `stop` get theirs;
+//! * a turn takes at most one queue full of chains, then the others get theirs;
+//! * `stop` ends a turn after the chain at hand; what is left stays in the ring;
 //! * after every turn drivers that want an interrupt get one;
 //! * a broken ring or host ends the thread: the device asks for a reset, and `stop` finds the queues
-//!   as they were.
+//!   as they were;
+//! * a panic does so too, but the position in the queues is lost: only a reset starts them again.
 
 #[cfg(target_os = "linux")]
 mod epoll;
@@ -23,6 +25,7 @@ mod tests;
 #[cfg(any(test, not(target_os = "linux")))]
 mod threads;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -61,7 +64,8 @@ impl<S: Service> Parked<S> {
     /// # Errors
     /// A queue is set up wrongly (guest), it runs already (caller), or the host has no room.
     pub fn start(&self, name: &str, env: RunEnv) -> Result<Box<dyn Worker>, StartError> {
-        let queues = Queues::new(&env)?;
+        let stopping = Arc::default();
+        let queues = Queues::new(&env, &stopping)?;
         let stop = Event::new()?;
         let service = self.lock().take().ok_or(StartError::Running)?;
         let states = queues.states();
@@ -82,6 +86,7 @@ impl<S: Service> Parked<S> {
             .spawn(move || session.run())?;
         Ok(Box::new(DeviceThread {
             thread: Some(thread),
+            stopping,
             stop,
             states,
         }))
@@ -95,6 +100,8 @@ impl<S: Service> Parked<S> {
 /// A running device thread. Dropping it ends the thread too.
 struct DeviceThread {
     thread: Option<JoinHandle<Vec<QueueState>>>,
+    /// Ends the turn at hand; `stop` ends the loop.
+    stopping: Arc<AtomicBool>,
     stop: Event,
     /// Where the queues were at the start, for a thread that panicked.
     states: Vec<QueueState>,
@@ -102,6 +109,7 @@ struct DeviceThread {
 
 impl DeviceThread {
     fn join(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.stop.signal();
         if let Some(Ok(states)) = self.thread.take().map(JoinHandle::join) {
             self.states = states;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use hv_core::Event;
 
@@ -17,6 +19,9 @@ pub enum Broken {
     /// The host took something away that the device needs.
     #[error("the host failed the device")]
     Host(#[from] io::Error),
+    /// The service panicked, which is our bug; the panic hook said where.
+    #[error("the device's thread panicked")]
+    Panicked,
 }
 
 /// What a source is ready for.
@@ -104,7 +109,8 @@ pub trait Sources {
 pub struct Queues(Vec<(QueueState, Option<LiveQueue>)>);
 
 impl Queues {
-    pub(super) fn new(env: &RunEnv) -> Result<Self, StartError> {
+    /// The queues of `env`, which give no more chains once `stopping` is set.
+    pub(super) fn new(env: &RunEnv, stopping: &Arc<AtomicBool>) -> Result<Self, StartError> {
         let seats = env.queues.iter().enumerate();
         let queues = seats.map(|(index, QueueSeat { state, .. })| {
             let live = state
@@ -112,7 +118,7 @@ impl Queues {
                 .then(|| LiveQueue::new(&env.memory, *state, &env.interrupt))
                 .transpose()
                 .map_err(|source| StartError::Queue { index, source })?;
-            Ok((*state, live))
+            Ok((*state, live.map(|queue| queue.until(stopping))))
         });
         queues.collect::<Result<_, _>>().map(Self)
     }
@@ -157,7 +163,8 @@ impl fmt::Debug for Context<'_> {
     }
 }
 
-/// What a device does on its thread. Calls must be short: `stop` waits for them.
+/// What a device does on its thread. Calls must be short: `stop` waits for the chain at hand, after
+/// which [`LiveQueue::pop`] gives no more.
 ///
 /// An error means that the device cannot go on: it is put into `DEVICE_NEEDS_RESET`. A malformed
 /// *request* in a sound ring is no error; answer it as the device type's section says.

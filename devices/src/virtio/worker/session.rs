@@ -108,6 +108,10 @@ impl<S: Service> Handler for Session<S> {
 
 impl<S: Service> Drop for Session<S> {
     fn drop(&mut self) {
+        // Where the queues are is lost with the stack: going on would do requests a second time.
+        if std::thread::panicking() {
+            self.interrupt.needs_reset(&Broken::Panicked);
+        }
         *self.home.lock() = self.service.take();
     }
 }

@@ -97,15 +97,23 @@ pub(crate) struct Host {
     descriptors: OwnedFd,
     /// The root, open for reading: `syncfs` takes no `O_PATH` handle.
     root: OwnedFd,
+    /// Added to every open for I/O where this process may: `NOATIME` for a tree that must not change.
+    quiet: OFlags,
 }
 
 impl Host {
     /// Takes hold of the tree below `root`, and of what is needed to work in it. Also returns the root as a node.
+    ///
+    /// With `read_only`, reading leaves no time of access behind on files and directories that belong to this process's user. Those of
+    /// others, and symbolic links, keep one as the host's mount options say: the kernel offers no way around that.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "what is opened below takes the place of `root`, which is closed"
     )]
-    pub(crate) fn new(root: OwnedFd) -> Result<(Self, Node), (Requirement, rustix::io::Errno)> {
+    pub(crate) fn new(
+        root: OwnedFd,
+        read_only: bool,
+    ) -> Result<(Self, Node), (Requirement, rustix::io::Errno)> {
         let needs = |requirement| move |error| (requirement, error);
         let descriptors = own_descriptors().map_err(needs(Requirement::Proc))?;
         let confined = |flags| {
@@ -119,7 +127,17 @@ impl Host {
         };
         let node = confined(HANDLE).map_err(needs(Requirement::Confinement))?;
         let root = confined(OFlags::RDONLY | OPEN).map_err(needs(Requirement::Confinement))?;
-        Ok((Self { descriptors, root }, Node(node)))
+        let quiet = if read_only {
+            OFlags::NOATIME
+        } else {
+            OFlags::empty()
+        };
+        let host = Self {
+            descriptors,
+            root,
+            quiet,
+        };
+        Ok((host, Node(node)))
     }
 
     /// The user and group whose files are the guest owner's.
@@ -182,12 +200,19 @@ impl Host {
 
     /// Whoever calls this has seen that `node` is a regular file or a directory; a node never changes its type.
     fn reopen(&self, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
-        Ok(rustix::fs::openat(
-            &self.descriptors,
-            DecInt::from_fd(node),
-            flags | OPEN,
-            Mode::empty(),
-        )?)
+        let open = |flags| {
+            rustix::fs::openat(
+                &self.descriptors,
+                DecInt::from_fd(node),
+                flags | OPEN,
+                Mode::empty(),
+            )
+        };
+        match open(flags | self.quiet) {
+            // Only the owner of a file may read it unrecorded.
+            Err(rustix::io::Errno::PERM) if !self.quiet.is_empty() => Ok(open(flags)?),
+            outcome => Ok(outcome?),
+        }
     }
 
     /// Makes the file system that holds the tree durable.

@@ -61,6 +61,11 @@ impl Exec {
         self.pid
     }
 
+    /// Whether `pid` is its process. Once that is reaped the number may be another's, however long the output still waits.
+    pub(crate) fn runs_as(&self, pid: Pid) -> bool {
+        self.status.is_none() && self.pid == pid
+    }
+
     pub(crate) fn stdin(&mut self) -> &mut InputPipe {
         &mut self.stdin
     }
@@ -91,12 +96,27 @@ impl Exec {
     }
 
     /// The process was reaped.
-    pub(crate) fn ended(&mut self, status: WaitStatus, io: &mut Io) -> Result<(), ServeError> {
+    pub(crate) fn ended(&mut self, status: WaitStatus, io: &Io) {
         io.poller.unwatch(std::os::fd::AsFd::as_fd(&self.pidfd));
         self.status = Some(exit_status(status));
         self.stdin.close(io);
-        self.stdout.process_ended(self.terminal, io)?;
-        self.stderr.process_ended(self.terminal, io)
+        self.stdout.process_ended(self.terminal);
+        self.stderr.process_ended(self.terminal);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// Whether [`drain`](Self::drain) would get on if the link had room.
+    pub(crate) fn can_drain(&self) -> bool {
+        self.stdout.can_drain() || self.stderr.can_drain()
+    }
+
+    /// Moves what the ended process left in its outputs.
+    pub(crate) fn drain(&mut self, io: &mut Io) -> Result<(), ServeError> {
+        self.stdout.drain(io)?;
+        self.stderr.drain(io)
     }
 
     /// How it ended, once that and every byte of its output is known.
@@ -115,5 +135,34 @@ fn exit_status(status: WaitStatus) -> ExitStatus {
     match status.terminating_signal() {
         Some(signal) => ExitStatus::Signal(signal),
         None => ExitStatus::Code(status.exit_status().unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use rustix::process::{WaitOptions, waitpid};
+
+    use super::super::spawn::spawn;
+    use super::*;
+
+    #[test]
+    fn a_reaped_process_gives_up_its_number() {
+        let (_host, connection) = UnixStream::pair().unwrap();
+        let io = Io::new(connection.into()).unwrap();
+        let request = ExecRequest {
+            argv: ["true"].into_iter().collect(),
+            ..ExecRequest::default()
+        };
+        let mut exec = Exec::new(&request, spawn(&request, &[], None).unwrap(), None);
+        let pid = exec.pid();
+        assert!(exec.runs_as(pid) && !exec.runs_as(rustix::process::getpid()));
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
+        exec.ended(status, &io);
+        assert!(
+            !exec.runs_as(pid),
+            "another process of that number is not taken for it"
+        );
     }
 }

@@ -90,13 +90,14 @@ impl<'m> Server<'m> {
     pub(super) fn run(&mut self) -> Result<Ending, ServeError> {
         loop {
             self.pump_readings()?;
+            self.drain_ended()?;
             self.io.link.flush()?;
             if self.is_stopped() {
                 return Ok(Ending::Shutdown);
             }
             let ready = self.wait()?;
             if ready.children {
-                self.reap()?;
+                self.reap();
             }
             if ready.streams {
                 self.serve_streams()?;
@@ -152,7 +153,9 @@ impl<'m> Server<'m> {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        if self.io.link.has_room() && self.readings.values().any(Reading::can_move) {
+        let can_move = self.readings.values().any(Reading::can_move)
+            || self.execs.values().any(Exec::can_drain);
+        if self.io.link.has_room() && can_move {
             return Some(now);
         }
         let left = self
@@ -165,26 +168,32 @@ impl<'m> Server<'m> {
     // ---- processes ----
 
     /// Reaps every child that has ended, ours and those that lost their parent.
-    fn reap(&mut self) -> Result<(), ServeError> {
+    fn reap(&mut self) {
         if let Some(fd) = self.machine.child_events() {
             // Only a wake-up: the count in it is of no interest.
             let _ = rustix::io::read(fd, &mut [0; 8]);
         }
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            let ended = self.execs.values().find(|exec| exec.pid() == pid);
-            if let Some(id) = ended.map(Exec::id) {
-                self.process_ended(id, status)?;
+            let ended = self.execs.values_mut().find(|exec| exec.runs_as(pid));
+            if let Some(exec) = ended {
+                exec.ended(status, &self.io);
             }
         }
         self.remains.retain(|cgroup| !cgroup.remove());
-        Ok(())
     }
 
-    fn process_ended(&mut self, id: Id, status: WaitStatus) -> Result<(), ServeError> {
-        if let Some(exec) = self.execs.get_mut(&id) {
-            exec.ended(status, &mut self.io)?;
+    /// Finishes what has ended. No event says that an output is empty while a background process holds it open, so this
+    /// looks each time.
+    fn drain_ended(&mut self) -> Result<(), ServeError> {
+        let ended = self.execs.values().filter(|exec| exec.has_ended());
+        let ended: Vec<_> = ended.map(Exec::id).collect();
+        for id in ended {
+            if let Some(exec) = self.execs.get_mut(&id) {
+                exec.drain(&mut self.io)?;
+            }
+            self.report_if_complete(id)?;
         }
-        self.report_if_complete(id)
+        Ok(())
     }
 
     fn report_if_complete(&mut self, id: Id) -> Result<(), ServeError> {
@@ -217,11 +226,12 @@ impl<'m> Server<'m> {
             Source::Stdout => drop(exec.output(Stream::Stdout).pump(&mut self.io)?),
             Source::Stderr => drop(exec.output(Stream::Stderr).pump(&mut self.io)?),
             Source::Process => {
-                let ended = wait_for(exec.pid());
-                return ended.map_or(Ok(()), |status| self.process_ended(token.id, status));
+                if let Some(status) = wait_for(exec.pid()) {
+                    exec.ended(status, &self.io);
+                }
             }
         }
-        self.report_if_complete(token.id)
+        Ok(())
     }
 
     // ---- requests ----

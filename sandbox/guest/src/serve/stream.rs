@@ -62,13 +62,23 @@ impl OutputPipe {
         self.fd.as_ref()
     }
 
-    /// The process has ended: from now on only what it can have written is delivered. A background process that holds the
-    /// pipe open, or fills it for ever, delays the report no further.
-    pub(crate) fn process_ended(&mut self, terminal: bool, io: &mut Io) -> Result<(), ServeError> {
-        let Some(fd) = &self.fd else { return Ok(()) };
+    /// The process has ended: from now on only what it can have written is delivered, by [`drain`](Self::drain). A background
+    /// process that holds the pipe open, or fills it for ever, delays the report no further.
+    pub(crate) fn process_ended(&mut self, terminal: bool) {
+        let Some(fd) = &self.fd else { return };
         let buffered = rustix::io::ioctl_fionread(fd).unwrap_or(0);
         self.rest = Some(if terminal { TERMINAL_REST } else { buffered });
-        while io.link.has_room() && self.pump(io)? {}
+    }
+
+    /// Whether [`drain`](Self::drain) would get on if the link had room: the process has ended and there is credit, or need of none.
+    pub(crate) fn can_drain(&self) -> bool {
+        let is_empty = self.rest == Some(0);
+        self.fd.is_some() && self.rest.is_some() && (is_empty || self.window.credit() > 0)
+    }
+
+    /// Moves what the ended process left, up to the end of the stream, as far as credit and link allow.
+    pub(crate) fn drain(&mut self, io: &mut Io) -> Result<(), ServeError> {
+        while self.can_drain() && io.link.has_room() && self.pump(io)? {}
         Ok(())
     }
 
@@ -111,6 +121,9 @@ impl OutputPipe {
             stream: self.stream,
             bytes,
         })?;
+        if self.rest == Some(0) {
+            return self.end(io);
+        }
         self.rewatch(io)?;
         Ok(self.window.credit() > 0)
     }

@@ -6,12 +6,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
 
 use super::*;
 use crate::protocol::{
-    Event, ExecRequest, ExitStatus, FrameDecoder, Id, Octets, Request, Stream, VERSION, WINDOW,
-    encode,
+    Event, ExecRequest, ExitStatus, FrameDecoder, Id, Octets, Request, Stream, TerminalSize,
+    VERSION, WINDOW, encode,
 };
+
+/// Longer than any of these takes on a busy machine: a hang becomes a failure.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Bench {
     child_events: Option<BorrowedFd<'static>>,
@@ -36,6 +42,8 @@ struct Host {
     stream: UnixStream,
     decoder: FrameDecoder<Event>,
     received: Vec<Event>,
+    /// Bytes of output that came, of all execs.
+    output: u32,
 }
 
 impl Host {
@@ -44,6 +52,7 @@ impl Host {
             stream,
             decoder: FrameDecoder::default(),
             received: Vec::new(),
+            output: 0,
         }
     }
 
@@ -68,8 +77,19 @@ impl Host {
                 return None;
             }
             while let Some(event) = self.decoder.decode(&mut input).unwrap() {
+                if let Event::Output { bytes, .. } = &event {
+                    self.output += u32::try_from(bytes.0.len()).unwrap();
+                }
                 self.received.push(event);
             }
+        }
+    }
+
+    /// Reads until this much output has come, in all.
+    fn wait_for_output(&mut self, wanted: u32) {
+        while self.output < wanted {
+            let came = self.wait_for(|event| matches!(event, Event::Output { .. }));
+            assert!(came.is_some(), "only {} bytes came", self.output);
         }
     }
 
@@ -280,6 +300,61 @@ fn more_transfers_than_the_cap_are_refused() {
         })
     );
     std::fs::remove_file(&path).unwrap();
+}
+
+/// An exec leaves a process behind that holds its output, and more in it than there is credit for.
+fn holder_of_output_is_not_waited_for(terminal: Option<TerminalSize>) {
+    const REST: u32 = 1000;
+    let (mut host, _server) = start();
+    host.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // The end of a terminal's first process hangs up on the others.
+    let script = format!(
+        "trap '' HUP; sleep 600 & head -c {} /dev/zero; exit 5",
+        WINDOW + REST
+    );
+    let mut request = sh(1, &script);
+    if let Request::Exec(exec) = &mut request {
+        exec.terminal = terminal;
+    }
+    host.send(&[opening(), vec![request]].concat());
+    let started = host.wait_for(|event| matches!(event, Event::Started { .. }));
+    let Some(Event::Started { pid, .. }) = started else {
+        panic!("not started: {started:?}")
+    };
+    host.wait_for_output(WINDOW);
+    // Gone from there means reaped by the server.
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        std::thread::yield_now();
+    }
+    for bytes in [1, REST - 2, 7] {
+        host.send(&[Request::OutputCredit {
+            id: 1,
+            stream: Stream::Stdout,
+            bytes,
+        }]);
+    }
+    let status = host.status(1);
+    let group = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process_group(group, Signal::KILL).unwrap();
+    assert_eq!(status, Some(ExitStatus::Code(5)));
+    assert_eq!(host.output, WINDOW + REST, "all that it wrote itself");
+    let ends = |stream| move |event: &&Event| **event == Event::OutputEnd { id: 1, stream };
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        assert_eq!(host.received.iter().filter(ends(stream)).count(), 1);
+    }
+}
+
+#[test]
+fn a_background_process_that_holds_a_pipe_is_not_waited_for() {
+    holder_of_output_is_not_waited_for(None);
+}
+
+#[test]
+fn a_background_process_that_holds_a_terminal_is_not_waited_for() {
+    holder_of_output_is_not_waited_for(Some(TerminalSize {
+        rows: 9,
+        columns: 9,
+    }));
 }
 
 /// Set for the process that plays PID 1.

@@ -146,6 +146,10 @@ async fn another_user_is_taken_on_whole() {
         "1234\n2345\n2345\n"
     );
     assert_eq!(
+        stdout(&client, sh("id -u; id -g").user("1234")).await,
+        "1234\n1234\n"
+    );
+    assert_eq!(
         stdout(&client, sh("id -un; echo $USER").user("nobody")).await,
         "nobody\nnobody\n"
     );
