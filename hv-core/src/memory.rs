@@ -311,6 +311,22 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    fn overlay_refuses_ram_that_begins_inside_a_page() {
+        let file = tempfile::tempfile().unwrap();
+        let ram = GuestRam::new(&[RamRange {
+            start: 0x800,
+            size: MIB,
+        }])
+        .unwrap();
+        for address in [0x800, 0x1000] {
+            let refused = ram.overlay_file(address, &file, 0, 4096);
+            let refused_as_ours = matches!(refused, Err(MemoryError::Overlay { .. }));
+            assert!(refused_as_ours, "{address:#x}: {refused:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn overlay_refuses_what_is_not_whole_pages_of_ram() {
         let file = tempfile::tempfile().unwrap();
         let ram = two_ranges();

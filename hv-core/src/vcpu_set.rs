@@ -313,3 +313,44 @@ fn park(index: usize, vcpu: &mut dyn Vcpu, shared: &Shared) -> bool {
     state.parked -= 1;
     state.phase == Phase::Running
 }
+
+#[cfg(all(test, feature = "fake", feature = "conformance"))]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::arch::x86_64::asm::Program;
+    use crate::conformance::{BareGuest, Probe};
+    use crate::fake::FakeHypervisor;
+
+    #[test]
+    fn a_job_that_waits_when_the_set_ends_is_answered_at_once() {
+        let guest = BareGuest::new(&Program::new());
+        let probe = Arc::new(Probe::default());
+        let machine = guest.build(&FakeHypervisor::default()).unwrap();
+        let set = Arc::new(machine.start(&probe).unwrap().set);
+        let (release, released) = channel::<()>();
+        let (entered, inside) = channel();
+        let busy = Arc::clone(&set);
+        std::thread::spawn(move || {
+            busy.with(0, move |_| {
+                entered.send(()).unwrap();
+                let _ = released.recv();
+            })
+        });
+        inside.recv().unwrap();
+        let (answer, answered) = channel();
+        let waiting = Arc::clone(&set);
+        std::thread::spawn(move || answer.send(waiting.with(0, |_| ())));
+        let queued = || set.shared.lock().jobs.first().map_or(0, VecDeque::len);
+        while queued() == 0 {
+            std::thread::yield_now();
+        }
+        set.stop_handle().stop(Stop::PowerOff);
+        // The vCPU is still busy with the other job.
+        let answer = answered.recv_timeout(Duration::from_secs(20));
+        assert_eq!(answer.unwrap().unwrap_err().kind, HvErrorKind::InvalidState);
+        drop(release);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::*;
-use crate::testkit::{Driver, Response};
+use crate::testkit::{Descriptor, Driver, Response};
 
 const SECTORS: u64 = 64;
 const BYTES: usize = 512 * 64;
@@ -200,6 +200,65 @@ fn v11_boundary_lattice_of_sectors_and_lengths() {
         }
     }
     assert_eq!(disk.content(), before);
+}
+
+/// A large disk without content, which moves all that it is asked to at once.
+struct Endless;
+
+impl BlockBackend for Endless {
+    fn bytes(&self) -> u64 {
+        1 << 40
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read_at(&mut self, into: &[VolatileSlice<'_>], _: u64) -> io::Result<usize> {
+        Ok(into.iter().map(VolatileSlice::len).sum())
+    }
+
+    fn write_at(&mut self, from: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.read_at(from, offset)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn discard(&mut self, _: Extent) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_zeroes(&mut self, _: Extent, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same buffer again and again makes a request as large as the chain is long.
+#[test]
+fn requests_are_bounded_although_buffers_may_overlap() {
+    let mut driver = driver(Endless);
+    let (read, write) = (header(IN, 0), header(OUT, 0));
+    let (read, write) = (driver.readable(&read), driver.readable(&write));
+    let buffer = driver.writable(8 << 20);
+    let sector = driver.writable(512);
+    let status = driver.writable(1);
+    let of = |buffer: Descriptor, flags| Descriptor { flags, ..buffer };
+    for (extra, expected) in [(None, 0), (Some(sector), 1)] {
+        for (head, flags) in [(read, Descriptor::WRITE), (write, 0)] {
+            let mut chain = vec![head];
+            chain.extend([of(buffer, flags); 8]);
+            chain.extend(extra.map(|sector| of(sector, flags)));
+            chain.push(status);
+            driver.push(0, 0, &chain);
+            driver.kick(0);
+            driver.wait_used(0);
+            assert_eq!(driver.bytes(status), [expected], "{extra:?}");
+        }
+    }
+    let announced = u64::from(wire::MAX_SEGMENT_BYTES) * u64::from(QUEUE_SIZE - 2);
+    assert!(announced <= wire::MAX_REQUEST_BYTES);
 }
 
 #[test]

@@ -141,7 +141,8 @@ impl ConsoleInput {
         }
     }
 
-    /// Offers bytes to the guest. Returns how many were taken: the buffer holds [`INPUT_BUFFER`].
+    /// Offers bytes to the guest. Returns how many were taken: the buffer holds [`INPUT_BUFFER`]. What
+    /// the driver did not read when it resets the device is lost.
     #[must_use]
     pub fn write(&self, bytes: &[u8]) -> usize {
         let mut buffer = self.buffer();
@@ -154,6 +155,11 @@ impl ConsoleInput {
 
     pub(super) fn is_empty(&self) -> bool {
         self.buffer().is_empty()
+    }
+
+    /// Forgets what waits.
+    pub(super) fn clear(&self) {
+        self.buffer().clear();
     }
 
     /// Moves the oldest bytes to the start of `room` and says how many.

@@ -237,6 +237,19 @@ fn input_waits_until_the_port_is_open() {
 }
 
 #[test]
+fn input_of_one_session_is_not_for_the_next() {
+    let console = two_ports(&LogRing::new(1), &LogRing::new(1));
+    let input = console.input(0).unwrap();
+    let mut driver = Driver::running(Box::new(console));
+    assert_eq!(input.write(b"a password"), 10);
+    driver.settle();
+    driver.init(u64::MAX);
+    assert_eq!(input.write(b"new"), 3);
+    let answer = driver.request(Role::Input(0).queue(), &[], &[16]);
+    assert_eq!((answer.written, &answer.data[..3]), (3, &b"new"[..]));
+}
+
+#[test]
 fn input_is_bounded_and_comes_in_order() {
     let console = two_ports(&LogRing::new(1), &LogRing::new(1));
     let input = console.input(0).unwrap();

@@ -205,13 +205,27 @@ impl Driver {
         self.write(offsets::VIRTIO_MMIO_QUEUE_NOTIFY, index);
     }
 
-    /// Returns when the device has looked at all queues as they were at the call. Needs no clock:
-    /// a device that starts gives every queue a turn before it can stop.
+    /// Returns when the device has looked at all queues as they were at the call, or cannot: a device
+    /// that starts gives every queue a turn before it hears a doorbell.
+    ///
+    /// # Panics
+    /// It takes too long.
     pub fn settle(&self) {
         self.transport.pause();
         self.transport.resume().unwrap();
-        self.transport.pause();
-        self.transport.resume().unwrap();
+        let begin = Instant::now();
+        let doorbell = &self.transport.doorbells()[0];
+        doorbell.signal();
+        while self.is_running() && doorbell.take() {
+            // It was not heard yet.
+            doorbell.signal();
+            assert!(begin.elapsed() < PATIENCE, "the device does not start");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.status() & config::VIRTIO_CONFIG_S_DRIVER_OK != 0 && !self.needs_reset()
     }
 
     /// Every queue as the device has it; pauses and resumes it.

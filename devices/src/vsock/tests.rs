@@ -362,6 +362,25 @@ fn buffers_too_small_for_a_header_go_back_empty() {
     assert_eq!(header.op, Op::Reset.code());
 }
 
+/// Such a buffer can never hold the bytes that wait; nor may it keep the device busy for ever.
+#[test]
+fn buffers_for_a_header_only_go_back_empty_while_bytes_wait() {
+    let (ours, theirs) = pair();
+    let mut ours = ours;
+    let backend = Arranged::new([(AGENT, theirs)]);
+    let device = Vsock::new(GUEST, Arc::new(backend)).unwrap();
+    let mut driver = Driver::running(Box::new(device));
+    driver.request(FROM_GUEST, &[&packet(Op::Request).emit()], &[]);
+    assert_eq!(driver.request(TO_GUEST, &[], &[HEADER_LEN]).written, 44);
+    ours.write_all(b"bytes").unwrap();
+    for _ in 0..3 {
+        assert_eq!(driver.request(TO_GUEST, &[], &[HEADER_LEN]).written, 0);
+    }
+    let answer = driver.request(TO_GUEST, &[], &[HEADER_LEN, 8]);
+    assert_eq!(answer.written, 44 + 5);
+    assert_eq!(&answer.data[HEADER_LEN..][..5], b"bytes");
+}
+
 /// A flood of packets without buffers for the answers: the device stops listening, keeps a bounded
 /// number of answers, and goes on when the guest does.
 #[test]

@@ -1,6 +1,6 @@
 //! Takes the measurements of `cargo xtask bench`, as an ordinary program that embeds the sandbox.
 //!
-//! It is started in the emulated host, or natively, with one argument: a [`Job`] as JSON. What it
+//! It is started in the emulated host, or natively, with one argument: a `Job` as JSON. What it
 //! measures goes to `samples.json` in the folder that `NESTED_OUT` names, one figure a sample and
 //! nothing computed: medians, ratios and targets are xtask's business.
 

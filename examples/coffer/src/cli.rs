@@ -89,7 +89,7 @@ pub(crate) struct RunOptions {
     /// Set a variable for the command; only its name: with the value it has here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// User of the guest who runs the command: a name or UID[:GID]
+    /// User of the guest who runs the command: a name, UID or UID:GID
     #[arg(short, long, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// Directory in which the command starts

@@ -154,7 +154,7 @@ fn encode_at<M: Message>(start: usize, message: &M, out: &mut Vec<u8>) -> Result
 const GROWTH: usize = 64 * 1024;
 
 /// Cuts a byte stream into messages, in whatever pieces it arrives. Holds at most one frame, and of that no more than has
-/// arrived plus [`GROWTH`]. After an error the stream has no frame boundary any more: end the connection.
+/// arrived plus a fixed amount. After an error the stream has no frame boundary any more: end the connection.
 #[derive(Debug)]
 pub struct FrameDecoder<M> {
     /// The start of the frame under way, header included.

@@ -19,13 +19,14 @@ in_workspace init -q -b main
 in_workspace add .
 in_workspace -c user.name=Host -c user.email=host@sandbox.example commit -q -m 'A project with two bugs'
 
-status=0
-"$coffer" run --timeline -w "$workspace" "$@" -- python3 - "$secret" \
-    <"$assets/agent.py" >"$place/output" 2>"$place/errors" || status=$?
-grep -v '^found:' "$place/output" || true
-if [ $status != 0 ]; then
+# What the agent says is passed on as it comes; its last line is for us.
+{
+    "$coffer" run --timeline -w "$workspace" "$@" -- python3 - "$secret" <"$assets/agent.py" 2>"$place/errors" ||
+        echo "$?" >"$place/status"
+} | tee "$place/output" | grep --line-buffered -v '^found:' || true
+if [ -e "$place/status" ]; then
     cat "$place/errors" >&2
-    echo "demo: the sandbox or the agent failed (status $status)" >&2
+    echo "demo: the sandbox or the agent failed (status $(cat "$place/status"))" >&2
     exit 1
 fi
 found() { sed -n "s/^found:.*\"$1\": \(\[[^]]*\]\|\"[^\"]*\"\).*/\1/p" "$place/output" | tr -d '"[]'; }

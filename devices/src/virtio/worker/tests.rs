@@ -283,6 +283,61 @@ fn v10_a_queue_that_never_ends_starves_neither_others_nor_stop() {
 }
 
 #[test]
+fn stop_ends_a_turn_after_the_chain_at_hand() {
+    let (sender, turns) = channel();
+    let device = Probe::new(1, move |call, context: &mut Context<'_>| {
+        if let (Call::Queue(index), Some(queue)) = (call, context.queues.get(0)) {
+            // Without end: a chain that is put back costs no budget.
+            while let Some(chain) = queue.pop()? {
+                chain.put_back();
+                sender.send(index).unwrap();
+            }
+        }
+        Ok(())
+    });
+    let mut driver = Driver::running(Box::new(device));
+    let buffer = driver.writable(8);
+    driver.push(0, 0, &[buffer]);
+    driver.kick(0);
+    assert_eq!(turns.recv(), Ok(0), "the turn began");
+    let (stopped, states) = channel();
+    std::thread::spawn(move || {
+        driver.transport.pause();
+        stopped.send(driver.transport.queue_states()).unwrap();
+    });
+    let states = states.recv_timeout(Duration::from_secs(20));
+    let state = states.expect("the turn goes on for ever")[0];
+    assert_eq!((state.next_avail, state.next_used), (0, 0), "it is left");
+}
+
+#[test]
+fn a_panic_asks_for_a_reset_and_nothing_is_done_twice() {
+    let device = Probe::new(1, |call, context: &mut Context<'_>| {
+        let Call::Queue(_) = call else { return Ok(()) };
+        let Some(queue) = context.queues.get(0) else {
+            return Ok(());
+        };
+        while let Some(chain) = queue.pop()? {
+            let poisoned = chain.writer().available() == 13;
+            chain.finish(0)?;
+            assert!(!poisoned, "a service that panics (this is a test)");
+        }
+        Ok(())
+    });
+    let mut driver = Driver::running(Box::new(device));
+    let buffer = driver.writable(13);
+    driver.push(0, 0, &[buffer]);
+    driver.kick(0);
+    driver.wait_needs_reset();
+    let failure = driver.transport.failure().unwrap();
+    assert_eq!(failure, "the device's thread panicked");
+    driver.settle();
+    assert_eq!(driver.rings[0].used_index(), 1, "done once");
+    driver.init(u64::MAX);
+    assert_eq!(driver.request(0, &[], &[8]).written, 0);
+}
+
+#[test]
 fn an_error_asks_for_a_reset_and_the_service_comes_home() {
     let device = Probe::new(1, |call, context: &mut Context<'_>| match call {
         Call::Queue(_) if context.features & 1 << 29 != 0 => Err(io::Error::other("gone").into()),

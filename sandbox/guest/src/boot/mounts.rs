@@ -167,7 +167,11 @@ fn make_mount_point(
     if is_in_share(parent)? {
         return Err(Errno::NOENT);
     }
-    rustix::fs::mkdir(path, 0o755.into())
+    match rustix::fs::mkdir(path, 0o755.into()) {
+        // A path that ends in `..` is there as soon as its parent is.
+        Err(Errno::EXIST) => Ok(()),
+        made => made,
+    }
 }
 
 #[cfg(test)]
