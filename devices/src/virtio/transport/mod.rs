@@ -1,5 +1,5 @@
 //! Between a guest's register accesses and a device: `core` is the state machine, `mmio` maps
-//! offsets onto it, [`connect`] ties a device to a VM.
+//! offsets onto it, [`connect()`] ties a device to a VM.
 
 mod connect;
 pub(crate) mod core;
