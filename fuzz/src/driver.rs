@@ -24,6 +24,8 @@ mod at {
 const VERSION_1: u64 = 1 << 32;
 const RING: u64 = 3 << 28;
 
+/// `DRIVER_OK` of the status.
+const DRIVER_OK: u32 = 4;
 /// `DEVICE_NEEDS_RESET` of the status.
 const NEEDS_RESET: u32 = 64;
 
@@ -135,10 +137,24 @@ impl Driver {
         self.transport
             .resume()
             .expect("sound registers and a thread");
+        self.wait_for_a_turn();
         self.transport.pause();
         if self.read(at::STATUS) & NEEDS_RESET != 0 {
             let (features, queues) = self.session;
             self.start(features, queues);
+        }
+    }
+
+    /// A device that starts gives every queue a turn before it hears a doorbell, and a pause would
+    /// cut that turn short. A broken device never hears its doorbell.
+    fn wait_for_a_turn(&self) {
+        let Some(doorbell) = self.transport.doorbells().first() else {
+            return;
+        };
+        doorbell.signal();
+        while self.read(at::STATUS) & (NEEDS_RESET | DRIVER_OK) == DRIVER_OK && doorbell.take() {
+            doorbell.signal();
+            std::thread::yield_now();
         }
     }
 

@@ -6,11 +6,11 @@
 use std::env::temp_dir;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use sandbox::{EndReason, Error};
+use anyhow::Result;
 use serde::Deserialize;
 
-use crate::console::Pipe;
+use crate::boot::power_off;
+use crate::console::Log;
 use crate::job::{Guest, Samples};
 
 const ADDRESS: u32 = 0x10_0000;
@@ -37,19 +37,14 @@ pub(crate) async fn measure(starts: &Starts, samples: &mut Samples) -> Result<()
     std::fs::write(&guest.kernel, kernel())?;
     std::fs::write(&guest.initrd, [0; 16])?;
     for _ in 0..starts.rounds {
-        let pipe = Pipe::create(&folder, "!")?;
+        let log = Log::create(&folder, "!")?;
         let builder = guest.builder(starts.memory_mib).slow_hypervisor(true);
-        let builder = builder.console_log(pipe.path());
+        let builder = builder.console_log(log.path());
         let spawned = Instant::now();
         let started = builder.start().await;
-        let first = pipe.finish().await?;
-        match started {
-            Err(Error::Ended(EndReason::PoweredOff)) => {
-                samples.note("first instruction", (first - spawned).as_secs_f64());
-            }
-            Err(error) => return Err(error.into()),
-            Ok(_) => bail!("a bare-metal guest has no agent"),
-        }
+        let first = log.finish();
+        power_off(started)?;
+        samples.note("first instruction", (first? - spawned).as_secs_f64());
     }
     Ok(std::fs::remove_dir_all(&folder)?)
 }

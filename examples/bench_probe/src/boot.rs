@@ -4,10 +4,10 @@ use std::env::temp_dir;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use sandbox::{EndReason, Error};
+use sandbox::{EndReason, Error, Sandbox};
 use serde::Deserialize;
 
-use crate::console::Pipe;
+use crate::console::Log;
 use crate::job::{Guest, Samples};
 use crate::peer;
 
@@ -69,20 +69,26 @@ fn note(samples: &mut Samples, case: &Case, who: &str, boot: &Boot) {
 }
 
 async fn boot(case: &Case) -> Result<Boot> {
-    let pipe = Pipe::create(&temp_dir(), FIRST_LINE)?;
+    let log = Log::create(&temp_dir(), FIRST_LINE)?;
     let builder = case.guest.builder(case.memory_mib);
     let builder = builder
         .kernel_arg("cofferdam.bench=poweroff")
-        .console_log(pipe.path());
+        .console_log(log.path());
     let spawned = Instant::now();
     let started = builder.start().await;
     let gone = spawned.elapsed();
-    let line = pipe.finish().await?;
+    let line = log.finish();
+    power_off(started)?;
+    Ok(Boot {
+        first_line: line? - spawned,
+        gone,
+    })
+}
+
+/// The only end that a measurement may have.
+pub(crate) fn power_off(started: sandbox::Result<Sandbox>) -> Result<()> {
     match started {
-        Err(Error::Ended(EndReason::PoweredOff)) => Ok(Boot {
-            first_line: line - spawned,
-            gone,
-        }),
+        Err(Error::Ended(EndReason::PoweredOff)) => Ok(()),
         Err(error) => Err(error.into()),
         Ok(_) => bail!("the guest did not power off"),
     }

@@ -100,12 +100,20 @@ mod tests {
             .arg("600")
             .spawn()
             .unwrap();
-        let after = Census::take().unwrap();
+        // Until it has executed its program, the child goes by this test's name.
+        let sleeps = format!("{} sleep 600 ", child.id());
+        let mut after = Census::take().unwrap();
+        for _ in 0..500 {
+            if after.processes.contains(&sleeps) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            after = Census::take().unwrap();
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         let wanted = folder.path().display().to_string();
         assert!(after.files.contains(&wanted) && !before.files.contains(&wanted));
-        let sleeps = format!("{} sleep 600 ", child.id());
         assert!(after.processes.contains(&sleeps), "{:?}", after.processes);
     }
 

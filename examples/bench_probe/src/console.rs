@@ -3,17 +3,19 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 /// A thread that reads a console until the text comes, and on to its end.
 #[derive(Debug)]
 pub(crate) struct Watch(JoinHandle<io::Result<Seen>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Seen {
     at: Option<Instant>,
     text: Vec<u8>,
@@ -22,7 +24,12 @@ struct Seen {
 impl Watch {
     /// Waits for `text` in what `console` gives.
     pub(crate) fn start(console: impl Read + Send + 'static, text: &'static str) -> Self {
-        Self(thread::spawn(move || read(console, text.as_bytes())))
+        let read = move || {
+            let mut seen = Seen::default();
+            seen.take(console, text.as_bytes())?;
+            Ok(seen)
+        };
+        Self(thread::spawn(read))
     }
 
     /// When the text came. Call it when the console has ended.
@@ -39,21 +46,20 @@ impl Watch {
     }
 }
 
-fn read(mut console: impl Read, wanted: &[u8]) -> io::Result<Seen> {
-    let mut seen = Seen {
-        at: None,
-        text: Vec::new(),
-    };
-    let mut buffer = [0; 4096];
-    loop {
-        let count = console.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(seen);
-        }
-        seen.text
-            .extend_from_slice(buffer.get(..count).unwrap_or_default());
-        if seen.at.is_none() && contains(&seen.text, wanted) {
-            seen.at = Some(Instant::now());
+impl Seen {
+    /// Takes what the console gives, to its present end.
+    fn take(&mut self, mut console: impl Read, wanted: &[u8]) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            let count = console.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            let new = buffer.get(..count).unwrap_or_default();
+            self.text.extend_from_slice(new);
+            if self.at.is_none() && contains(&self.text, wanted) {
+                self.at = Some(Instant::now());
+            }
         }
     }
 }
@@ -62,29 +68,28 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
     text.windows(wanted.len()).any(|part| part == wanted)
 }
 
-/// A named pipe as a console log, so that what the guest writes is seen as it comes.
+/// A console log that is watched. Nothing polls: that would take time from the guest.
 #[derive(Debug)]
-pub(crate) struct Pipe {
+pub(crate) struct Log {
     path: PathBuf,
     watch: Watch,
-    /// Keeps the pipe open until the guest has ended.
-    writer: File,
+    ended: Arc<AtomicBool>,
 }
 
-impl Pipe {
-    /// Makes the pipe and waits for `text` in it.
+impl Log {
+    /// Makes the file and waits for `text` in it.
     pub(crate) fn create(folder: &Path, text: &'static str) -> Result<Self> {
         let path = folder.join(format!("console-{}", std::process::id()));
-        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
-            .with_context(|| format!("cannot create {}", path.display()))?;
-        // Opening one end blocks until the other is open; opening both at once does not.
-        let writer = File::options().read(true).write(true).open(&path)?;
-        let watch = Watch::start(File::open(&path)?, text);
-        Ok(Self {
-            path,
-            watch,
-            writer,
-        })
+        File::create_new(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let log = File::open(&path)?;
+        let events = inotify::init(CreateFlags::CLOEXEC)?;
+        // The removal of the file comes as a change of its attributes: the number of its names.
+        inotify::add_watch(&events, &path, WatchFlags::MODIFY | WatchFlags::ATTRIB)?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
+        let follow = move || follow(&log, File::from(events), &end, text.as_bytes());
+        let watch = Watch(thread::spawn(follow));
+        Ok(Self { path, watch, ended })
     }
 
     /// The file that the sandbox is to append its console to.
@@ -93,11 +98,23 @@ impl Pipe {
     }
 
     /// When the text came. Call it when the guest has ended.
-    pub(crate) async fn finish(self) -> Result<Instant> {
+    pub(crate) fn finish(self) -> Result<Instant> {
+        self.ended.store(true, Ordering::Release);
         std::fs::remove_file(&self.path)?;
-        drop(self.writer);
-        // Not on this thread: the sandbox's own end of the pipe is closed by a task that it runs.
-        tokio::task::spawn_blocking(|| self.watch.finish()).await?
+        self.watch.finish()
+    }
+}
+
+fn follow(log: &File, mut events: File, ended: &AtomicBool, text: &[u8]) -> io::Result<Seen> {
+    let mut seen = Seen::default();
+    loop {
+        let last = ended.load(Ordering::Acquire);
+        seen.take(log, text)?;
+        if last {
+            return Ok(seen);
+        }
+        // That something happened is all that the events are for.
+        let _ = events.read(&mut [0; 4096])?;
     }
 }
 
@@ -118,17 +135,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_read_until_its_guest_has_ended_and_goes() {
+    fn a_log_is_followed_until_its_guest_has_ended_and_goes() {
         let folder = tempfile::tempdir().unwrap();
-        let pipe = Pipe::create(folder.path(), "x").unwrap();
-        let path = pipe.path().to_owned();
-        let mut guest = File::options().append(true).open(&path).unwrap();
-        guest.write_all(b"..x..").unwrap();
-        drop(guest);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
-        runtime.block_on(pipe.finish()).unwrap();
-        assert!(!path.exists());
+        for (written, comes) in [("..x..", true), ("....", false)] {
+            let log = Log::create(folder.path(), "x").unwrap();
+            let path = log.path().to_owned();
+            let mut guest = File::options().append(true).open(&path).unwrap();
+            guest.write_all(written.as_bytes()).unwrap();
+            assert_eq!(log.finish().is_ok(), comes);
+            assert!(!path.exists());
+        }
     }
 }

@@ -137,7 +137,17 @@ mod tests {
             assert_eq!(User::from(text), user, "{text}");
         }
         for name in [
-            "agent", "", ":", "1000:", ":27", "1:2:3", "+1", "1:+2", "-1", "4294967296", "1000x",
+            "agent",
+            "",
+            ":",
+            "1000:",
+            ":27",
+            "1:2:3",
+            "+1",
+            "1:+2",
+            "-1",
+            "4294967296",
+            "1000x",
         ] {
             assert_eq!(User::from(name), User::Name(name.into()));
         }

@@ -136,7 +136,9 @@ fn command_line(config: &SandboxBuilder) -> Result<String> {
     } else {
         " cofferdam.root=none"
     };
-    let mut line = format!("{console} quiet panic=-1 pci=off dummy.numdummies=0 tsc=reliable no_timer_check{root}");
+    let mut line = format!(
+        "{console} quiet panic=-1 pci=off dummy.numdummies=0 tsc=reliable no_timer_check{root}"
+    );
     for word in &config.kernel_args {
         line.push(' ');
         line.push_str(word);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -31,6 +32,8 @@ async fn changes_show_on_both_sides(fixture: &Fixture) -> Result<()> {
     );
     assert!(!guest.workspace.join("from-host").exists());
     fs::write(&made, "host again")?;
+    // The guest may go by the size it knows for a second (`fsshare::CachePolicy`).
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(
         guest.answer("cat a/link; rm -r a moved").await?,
         "host again"
@@ -44,7 +47,7 @@ async fn tools_work_on_it(fixture: &Fixture) -> Result<()> {
     let script = "set -e; mkdir project; cd project; git init -q; \
         printf 'int main(void) { return 42; }\\n' > main.c; gcc -o main main.c; git add main.c; \
         git -c user.name=t -c user.email=t@example.org commit -q -m first; ./main && exit 1; \
-        python3 -c 'import mmap; m = mmap.mmap(open(\"main.c\", \"r+b\").fileno(), 0); m[0:3] = b\"INT\"; m.flush()'; \
+        python3 -c 'import mmap; f = open(\"main.c\", \"r+b\"); m = mmap.mmap(f.fileno(), 0); m[0:3] = b\"INT\"; m.flush()'; \
         git status --porcelain";
     assert_eq!(
         guest.answer(script).await?,
