@@ -28,7 +28,7 @@ pub(super) fn for_stock_kernel() -> Result<PathBuf> {
 
 fn ensure(name: &str, program: &Path, modules: Option<&Path>) -> Result<PathBuf> {
     let modules = modules.map_or_else(|| Ok(Vec::new()), sorted_files)?;
-    let mut key = KeyBuilder::new("initrd 1").file(program)?;
+    let mut key = KeyBuilder::new("initrd 2").file(program)?;
     for module in &modules {
         key = key.file(module)?;
     }
@@ -55,6 +55,9 @@ fn write(to: &Path, program: &Path, modules: &[PathBuf]) -> Result<()> {
     }
     // The kernel opens it as the first program's standard output before anything is mounted.
     archive.char_device("dev/console", 5, 1)?;
+    // Where the console's driver is a module there is none yet; the program's runtime then opens
+    // this one instead, and aborts without it.
+    archive.char_device("dev/null", 1, 3)?;
     if !modules.is_empty() {
         archive.dir("modules")?;
     }
