@@ -148,13 +148,13 @@ impl Driver {
     /// A device that starts gives every queue a turn before it hears a doorbell, and a pause would
     /// cut that turn short. A broken device never hears its doorbell.
     fn wait_for_a_turn(&self) {
-        let Some(doorbell) = self.transport.doorbells().first() else {
-            return;
-        };
-        doorbell.signal();
-        while self.read(at::STATUS) & (NEEDS_RESET | DRIVER_OK) == DRIVER_OK && doorbell.take() {
+        for doorbell in self.transport.doorbells() {
             doorbell.signal();
-            std::thread::yield_now();
+            while self.read(at::STATUS) & (NEEDS_RESET | DRIVER_OK) == DRIVER_OK && doorbell.take()
+            {
+                doorbell.signal();
+                std::thread::yield_now();
+            }
         }
     }
 

@@ -214,13 +214,15 @@ impl Driver {
         self.transport.pause();
         self.transport.resume().unwrap();
         let begin = Instant::now();
-        let doorbell = &self.transport.doorbells()[0];
-        doorbell.signal();
-        while self.is_running() && doorbell.take() {
-            // It was not heard yet.
+        // A device may have several threads, each with queues of its own.
+        for doorbell in self.transport.doorbells() {
             doorbell.signal();
-            assert!(begin.elapsed() < PATIENCE, "the device does not start");
-            std::thread::sleep(Duration::from_micros(200));
+            while self.is_running() && doorbell.take() {
+                // It was not heard yet.
+                doorbell.signal();
+                assert!(begin.elapsed() < PATIENCE, "the device does not start");
+                std::thread::sleep(Duration::from_micros(200));
+            }
         }
     }
 
