@@ -22,7 +22,7 @@ static CAP: Once = Once::new();
 const SECRET: &str = "not the guest's";
 
 fuzz_target!(|bytes: &[u8]| {
-    CAP.call_once(cap_files);
+    CAP.call_once(sys::cap_files);
     let mut input = Input::new(bytes);
     let folder = new_place();
     let place = folder.path();
