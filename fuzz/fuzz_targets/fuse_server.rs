@@ -1,8 +1,6 @@
 //! The server of a share, driven by requests of any kind, on a real directory. Nothing beside the share may change.
 #![no_main]
 
-mod sys;
-
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -22,7 +20,7 @@ static CAP: Once = Once::new();
 const SECRET: &str = "not the guest's";
 
 fuzz_target!(|bytes: &[u8]| {
-    CAP.call_once(sys::cap_files);
+    CAP.call_once(cofferdam_fuzz::sys::cap_files);
     let mut input = Input::new(bytes);
     let folder = new_place();
     let place = folder.path();

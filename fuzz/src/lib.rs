@@ -9,5 +9,6 @@ pub mod driver;
 pub mod fuse;
 pub mod input;
 pub mod rings;
+pub mod sys;
 
 pub use input::Input;

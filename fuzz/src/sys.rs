@@ -1,11 +1,11 @@
-//! The limit on the size of files under which [`fuse_server`](super) runs.
+//! The limit on the size of files under which the target `fuse_server` runs.
 #![expect(
     unsafe_code,
     reason = "the standard library sets neither limits nor signal dispositions"
 )]
 
 /// No input may fill the host's memory: a file ends after 1 MiB, with an error and not a signal.
-pub(crate) fn cap_files() {
+pub fn cap_files() {
     let limit = libc::rlimit {
         rlim_cur: 1 << 20,
         rlim_max: 1 << 20,
