@@ -55,8 +55,11 @@ async fn guest_that_powers_off(fixture: &Fixture) -> Result<()> {
 
 async fn guest_that_panics(fixture: &Fixture) -> Result<()> {
     let guest = fixture.small().start().await?;
-    // A kernel that must panic when memory runs out, and a program that takes all of it.
-    let script = "echo 2 > /proc/sys/vm/panic_on_oom; tail /dev/zero";
+    // A kernel that must panic when a group's memory runs out, and a program that takes all of a
+    // small group's: soon done, unlike taking all of the guest's.
+    let script = "echo 2 > /proc/sys/vm/panic_on_oom; cd /sys/fs/cgroup; \
+        echo +memory > cgroup.subtree_control; mkdir full; echo 8M > full/memory.max; \
+        echo $$ > full/cgroup.procs; tail /dev/zero";
     let cut_short = guest.output(ExecSpec::new("sh").args(["-c", script])).await;
     let reason = guest.wait().await;
     let EndReason::Panicked(text) = &reason else {
