@@ -42,8 +42,11 @@ pub(crate) struct Boot {
 }
 
 /// Boots all cases in turn, so that what disturbs one disturbs all.
-pub(crate) async fn measure(boots: &Boots, samples: &mut Samples) -> Result<()> {
-    for case in &boots.cases {
+pub(crate) async fn measure(mut boots: Boots, samples: &mut Samples) -> Result<()> {
+    for case in &mut boots.cases {
+        let folder = temp_dir().join(format!("bench-{}-{}", case.name, std::process::id()));
+        std::fs::create_dir(&folder)?;
+        case.guest = case.guest.copied_to(&folder)?;
         // Nobody is measured with cold files.
         boot(case).await?;
         if case.peer {

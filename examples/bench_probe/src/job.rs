@@ -41,6 +41,21 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// The same guest with kernel and initial RAM disk copied to `folder`, which is in memory.
+    pub(crate) fn copied_to(&self, folder: &Path) -> Result<Self> {
+        let copy = |file: &Path| -> Result<PathBuf> {
+            let name = file.file_name().context("a guest's file has no name")?;
+            let copy = folder.join(name);
+            fs::copy(file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;
+            Ok(copy)
+        };
+        Ok(Self {
+            kernel: copy(&self.kernel)?,
+            initrd: copy(&self.initrd)?,
+            ..self.clone()
+        })
+    }
+
     /// Settings for this guest with so much memory.
     pub(crate) fn builder(&self, memory_mib: u64) -> SandboxBuilder {
         let builder = Sandbox::of(GuestFiles {
@@ -91,16 +106,16 @@ pub(crate) fn run_named_by_argument() -> Result<()> {
         .enable_all()
         .build()?;
     let mut samples = Samples::default();
-    runtime.block_on(run(&job, &mut samples))?;
+    runtime.block_on(run(job, &mut samples))?;
     samples.write(Path::new(&folder))
 }
 
-async fn run(job: &Job, samples: &mut Samples) -> Result<()> {
+async fn run(job: Job, samples: &mut Samples) -> Result<()> {
     match job {
         Job::Boot(boots) => boot::measure(boots, samples).await,
-        Job::Bare(starts) => bare::measure(starts, samples).await,
-        Job::Memory(sizes) => memory::measure(sizes, samples).await,
-        Job::Exec(execs) => running::measure_execs(execs, samples).await,
-        Job::Cycle(cycles) => running::measure_cycles(cycles, samples).await,
+        Job::Bare(starts) => bare::measure(&starts, samples).await,
+        Job::Memory(sizes) => memory::measure(&sizes, samples).await,
+        Job::Exec(execs) => running::measure_execs(&execs, samples).await,
+        Job::Cycle(cycles) => running::measure_cycles(&cycles, samples).await,
     }
 }

@@ -19,9 +19,8 @@ use crate::{
     progress::stage,
 };
 
-/// Gives the probe temporary folders of its own: those of this machine are everybody's.
-const IN_CLEAN_FOLDERS: &str =
-    r#"for folder in /tmp /var/tmp; do mount -t tmpfs tmp "$folder" || exit; done; exec "$@""#;
+/// Gives the probe folders of its own, and keeps waits for files out of the measurement.
+const PREPARE: &str = include_str!("prepare.sh");
 
 /// The programs that measure, as they are released.
 #[derive(Debug)]
@@ -49,7 +48,7 @@ impl Probe {
         let words = [
             "sh",
             "-c",
-            IN_CLEAN_FOLDERS,
+            PREPARE,
             "sh",
             &program,
             &job.to_string(),
