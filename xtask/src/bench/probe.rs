@@ -45,14 +45,7 @@ impl Probe {
     pub(super) fn run_nested(&self, job: &Value, clock: Clock, limit: Duration) -> Result<Samples> {
         let program = self.programs.join("bench_probe");
         let program = program.to_string_lossy();
-        let words = [
-            "sh",
-            "-c",
-            PREPARE,
-            "sh",
-            &program,
-            &job.to_string(),
-        ];
+        let words = ["sh", "-c", PREPARE, "sh", &program, &job.to_string()];
         measure(|folder| {
             let job = NestedJob::new(words)
                 .clock(clock)
