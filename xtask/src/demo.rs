@@ -73,11 +73,8 @@ fn command(assets: &Assets) -> Vec<OsString> {
         "sh".into(),
         script.into(),
         coffer.into(),
-        "--kernel".into(),
         assets.kernel.clone().into(),
-        "--initrd".into(),
         assets.initrd.clone().into(),
-        "--root".into(),
         assets.root.clone().into(),
     ]
 }
@@ -119,9 +116,6 @@ mod tests {
         };
         let command = command(&assets);
         assert!(Path::new(&command[1]).is_file() && Path::new(&command[2]).is_absolute());
-        assert_eq!(
-            command[3..],
-            ["--kernel", "/k", "--initrd", "/i", "--root", "/r"].map(OsString::from)
-        );
+        assert_eq!(command[3..], ["/k", "/i", "/r"].map(OsString::from));
     }
 }

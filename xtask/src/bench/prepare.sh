@@ -1,13 +1,15 @@
-# Runs the command in temporary folders of its own, with what it executes in memory: in the emulated host a wait for the
-# machine's files advances the clock by an arbitrary time.
+# Runs the command in temporary folders of its own, with what is executed in memory: in the emulated host, a wait for a
+# file of the machine below lets the deterministic clock run on by an arbitrary time.
 for folder in /tmp /var/tmp; do mount -t tmpfs tmp "$folder" || exit; done
 in_memory() {
     while read -r file; do
-        # Opening it to append makes the overlay take its own copy.
+        # A new link, or opening to append, makes the overlay take a copy of its own. Links are never cached below it.
+        if [ -L "$file" ]; then ln -sfn "$(readlink "$file")" "$file" || exit; fi
         if [ -f "$file" ]; then : >>"$file" || exit; fi
     done
 }
 peer=$(command -v qemu-system-x86_64)
 ldd "$1" "$peer" | grep -o '/[^ :]*' | sort -u | in_memory
-printf '%s\n' "$1" "$peer" /etc/ld.so.cache /usr/share/qemu/*.bin /usr/share/qemu/*.rom /usr/share/seabios/*.bin | in_memory
+printf '%s\n' /bin /sbin /lib /lib64 "$1" "$peer" /etc/ld.so.cache /etc/localtime /usr/share/qemu/*.bin \
+    /usr/share/qemu/*.rom /usr/share/seabios/*.bin | in_memory
 exec "$@"

@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, WaitStatus};
 
 use super::cgroup::Cgroup;
-use super::poller::Source;
+use super::poller::{Source, Trigger};
 use super::spawn::{Spawned, resize};
 use super::stream::{InputPipe, OutputPipe};
 use super::{Io, ServeError};
@@ -47,7 +47,7 @@ impl Exec {
             source: Source::Process,
         };
         io.poller
-            .watch(std::os::fd::AsFd::as_fd(&self.pidfd), token)
+            .watch(std::os::fd::AsFd::as_fd(&self.pidfd), token, Trigger::Ready)
             .map_err(ServeError::System)?;
         self.stdout.start(io)?;
         self.stderr.start(io)

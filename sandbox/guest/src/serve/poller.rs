@@ -52,6 +52,15 @@ impl Token {
 /// Sources handled before the connection gets its turn again.
 const BATCH: usize = 32;
 
+/// When a watched source is reported.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Trigger {
+    /// As long as it is ready.
+    Ready,
+    /// Once, and again when something has happened to it.
+    Change,
+}
+
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
@@ -64,12 +73,21 @@ impl Poller {
         })
     }
 
-    /// Reports `token` as long as `fd` can be read (or written, for standard input). Level-triggered: the kernel hands out
-    /// ready sources in turn, so none starves.
-    pub(crate) fn watch(&self, fd: BorrowedFd<'_>, token: Token) -> Result<(), Errno> {
-        let flags = match token.source {
+    /// Reports `token` when `fd` can be read (or written, for standard input). The kernel hands out ready sources in turn, so
+    /// none starves.
+    pub(crate) fn watch(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        trigger: Trigger,
+    ) -> Result<(), Errno> {
+        let direction = match token.source {
             Source::Stdin => epoll::EventFlags::OUT,
             _ => epoll::EventFlags::IN,
+        };
+        let flags = match trigger {
+            Trigger::Ready => direction,
+            Trigger::Change => direction | epoll::EventFlags::ET,
         };
         epoll::add(
             &self.epoll,

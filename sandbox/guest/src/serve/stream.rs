@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use super::poller::{Source, Token};
+use super::poller::{Source, Token, Trigger};
 use super::{Io, ServeError};
 use crate::protocol::{Event, Id, MAX_DATA, Octets, ReceiveWindow, SendWindow, Stream};
 
@@ -22,7 +22,7 @@ pub(crate) struct OutputPipe {
     id: Id,
     stream: Stream,
     fd: Option<OwnedFd>,
-    watched: bool,
+    watched: Option<Trigger>,
     window: SendWindow,
     /// Once the process has ended: how much of what is in the pipe may be its own.
     rest: Option<u64>,
@@ -34,7 +34,7 @@ impl OutputPipe {
             id,
             stream,
             fd,
-            watched: false,
+            watched: None,
             window: SendWindow::default(),
             rest: None,
         }
@@ -98,6 +98,7 @@ impl OutputPipe {
             }
             Err(Errno::INTR) => Ok(true),
             Err(Errno::AGAIN) if self.rest.is_none() => Ok(false),
+            Err(Errno::IO) if self.rest.is_none() => self.left_alone(io),
             // End of file; `EIO` is how a terminal says it; nothing else can be read from it either way.
             _ => self.end(io),
         }
@@ -124,8 +125,20 @@ impl OutputPipe {
         if self.rest == Some(0) {
             return self.end(io);
         }
+        if self.watched == Some(Trigger::Change) {
+            self.watch(Some(Trigger::Ready), io)?;
+        }
         self.rewatch(io)?;
         Ok(self.window.credit() > 0)
+    }
+
+    /// The process has closed its terminal but lives: it may open it again, and closing our side would hang up on it. Until
+    /// something changes the terminal reports this without end.
+    fn left_alone(&mut self, io: &mut Io) -> Result<bool, ServeError> {
+        if self.watched == Some(Trigger::Ready) {
+            self.watch(Some(Trigger::Change), io)?;
+        }
+        Ok(false)
     }
 
     fn end(&mut self, io: &mut Io) -> Result<bool, ServeError> {
@@ -145,18 +158,24 @@ impl OutputPipe {
 
     /// Watched exactly while there is credit to send what comes: a closed pipe would otherwise report for ever.
     fn rewatch(&mut self, io: &mut Io) -> Result<(), ServeError> {
+        match (self.watched, self.window.credit() > 0) {
+            (None, true) => self.watch(Some(Trigger::Ready), io),
+            (Some(_), false) => self.watch(None, io),
+            _ => Ok(()),
+        }
+    }
+
+    fn watch(&mut self, wanted: Option<Trigger>, io: &mut Io) -> Result<(), ServeError> {
         let Some(fd) = &self.fd else { return Ok(()) };
-        let wanted = self.window.credit() > 0;
-        match (self.watched, wanted) {
-            (false, true) => io
-                .poller
-                .watch(fd.as_fd(), self.token())
-                .map_err(ServeError::System)?,
-            (true, false) => io.poller.unwatch(fd.as_fd()),
-            _ => {}
+        if self.watched.is_some() {
+            io.poller.unwatch(fd.as_fd());
         }
         self.watched = wanted;
-        Ok(())
+        wanted.map_or(Ok(()), |trigger| {
+            io.poller
+                .watch(fd.as_fd(), self.token(), trigger)
+                .map_err(ServeError::System)
+        })
     }
 
     fn token(&self) -> Token {
@@ -271,7 +290,7 @@ impl InputPipe {
         match (self.watched, wanted) {
             (false, true) => io
                 .poller
-                .watch(fd.as_fd(), token)
+                .watch(fd.as_fd(), token, Trigger::Ready)
                 .map_err(ServeError::System)?,
             (true, false) => io.poller.unwatch(fd.as_fd()),
             _ => {}

@@ -311,6 +311,24 @@ async fn the_end_of_input_is_a_key_on_a_terminal() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_nobody_has_open_is_still_there() {
+    let (client, _server) = guest().await;
+    let script = "exec <&- >&- 2>&-; sleep 0.3; echo again >/dev/tty; sleep 0.3; exit 7";
+    let terminal = sh(script).terminal(TerminalSize {
+        rows: 24,
+        columns: 80,
+    });
+    assert_eq!(
+        output(&client, terminal).await,
+        Output {
+            status: ExitStatus::Code(7),
+            stdout: b"again\r\n".into(),
+            stderr: vec![],
+        }
+    );
+}
+
+#[tokio::test]
 async fn shutdown_ends_what_runs() {
     let (client, server) = guest().await;
     let mut polite = client
