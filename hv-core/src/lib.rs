@@ -34,7 +34,7 @@ pub use error::{Fault, HvError, HvErrorKind, OsCode, Result};
 pub use event::Event;
 pub use hypervisor::{Arch, Draft, HostFacts, Hypervisor, Limits, Parts, VmSpec};
 pub use irq::{IrqChip, IrqLayout, IrqPlan, Msi};
-pub use memory::{GuestRam, HostMemory, MemoryError, RamRange};
+pub use memory::{GuestRam, HostMemory, MemoryError, RamRange, RamRegion};
 pub use partition::{
     Access, Attached, DirtyLog, DirtyPages, DoorbellSpace, Doorbells, EventIrqs, GuestMap, Mapping,
     Partition,

@@ -10,15 +10,16 @@
     expect(unsafe_code, reason = "maps files over RAM that this module owns")
 )]
 
+mod region;
+
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use vm_memory::{
-    GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _,
-    GuestRegionMmap, MmapRegion,
-};
+use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestRegionCollection, MmapRegion};
+
+pub use self::region::RamRegion;
 
 /// A failure to make or fill host memory for a guest.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub enum MemoryError {
     #[error("the host has no {bytes} bytes of address space for guest memory")]
     Allocate {
         /// How much was asked for.
-        bytes: u64,
+        bytes: usize,
         /// The host's answer.
         #[source]
         source: io::Error,
@@ -62,7 +63,7 @@ pub struct RamRange {
 ///
 /// Dereferences to `vm-memory`'s map, whose `Bytes` and `GuestMemory` traits read and write it.
 #[derive(Clone, Debug)]
-pub struct GuestRam(Arc<GuestMemoryMmap<()>>);
+pub struct GuestRam(Arc<GuestRegionCollection<RamRegion>>);
 
 impl GuestRam {
     /// Reserves RAM at `ranges`; pages come from the host when they are first touched.
@@ -72,38 +73,21 @@ impl GuestRam {
     pub fn new(ranges: &[RamRange]) -> Result<Self, MemoryError> {
         let regions = ranges
             .iter()
-            .map(|range| {
-                let memory = reserve(range.size)?;
-                GuestRegionMmap::new(memory, GuestAddress(range.start)).ok_or(MemoryError::Layout)
-            })
+            .map(|&range| RamRegion::new(range))
             .collect::<Result<Vec<_>, _>>()?;
-        let map = GuestMemoryMmap::from_regions(regions).map_err(|_| MemoryError::Layout)?;
+        let map = GuestRegionCollection::from_regions(regions).map_err(|_| MemoryError::Layout)?;
         Ok(Self(Arc::new(map)))
     }
 
     /// The ranges, rising.
     #[must_use]
     pub fn ranges(&self) -> Vec<RamRange> {
-        self.0
-            .iter()
-            .map(|r| RamRange {
-                start: r.start_addr().0,
-                size: r.len(),
-            })
-            .collect()
+        self.regions().map(RamRegion::range).collect()
     }
 
     /// The ranges with the host memory behind each, for a backend that maps them.
-    pub fn regions(&self) -> impl Iterator<Item = (RamRange, Arc<MmapRegion<()>>)> + '_ {
-        self.0.iter().map(|r| {
-            (
-                RamRange {
-                    start: r.start_addr().0,
-                    size: r.len(),
-                },
-                r.get_mmap(),
-            )
-        })
+    pub fn regions(&self) -> impl Iterator<Item = &RamRegion> {
+        self.0.iter()
     }
 
     /// Total bytes.
@@ -185,7 +169,7 @@ impl GuestRam {
 }
 
 impl Deref for GuestRam {
-    type Target = GuestMemoryMmap<()>;
+    type Target = GuestRegionCollection<RamRegion>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
@@ -202,7 +186,8 @@ impl HostMemory {
     /// # Errors
     /// The host gives no address space.
     pub fn new(bytes: u64) -> Result<Self, MemoryError> {
-        reserve(bytes).map(Self)
+        let size = usize::try_from(bytes).map_err(|_| MemoryError::Layout)?;
+        reserve(size).map(Self)
     }
 }
 
@@ -214,17 +199,26 @@ impl Deref for HostMemory {
     }
 }
 
+/// Zeroed memory of `size` bytes, which comes from the host when it is first touched.
 #[cfg(unix)]
-fn reserve(bytes: u64) -> Result<MmapRegion<()>, MemoryError> {
+fn reserve(size: usize) -> Result<MmapRegion<()>, MemoryError> {
     use rustix::mm::{MapFlags, ProtFlags};
-    let size = usize::try_from(bytes).map_err(|_| MemoryError::Layout)?;
     let bits = |value: u32| i32::try_from(value).unwrap_or(0);
     let protection = bits((ProtFlags::READ | ProtFlags::WRITE).bits());
     let flags = bits((MapFlags::PRIVATE | MapFlags::NORESERVE).bits()) | libc_map_anonymous();
     MmapRegion::build(None, size, protection, flags).map_err(|error| MemoryError::Allocate {
-        bytes,
+        bytes: size,
         source: io::Error::other(error.to_string()),
     })
+}
+
+/// Asks for large pages on a host that gives them to those who ask.
+#[cfg(target_os = "linux")]
+fn prefer_large_pages(memory: &MmapRegion<()>) {
+    use rustix::mm::{Advice, madvise};
+    // SAFETY: the range is the mapping that `memory` owns, and this advice never changes its content.
+    // A host without large pages refuses, and nothing is lost.
+    let _ = unsafe { madvise(memory.as_ptr().cast(), memory.size(), Advice::LinuxHugepage) };
 }
 
 /// `MAP_ANONYMOUS`, which rustix keeps to itself.
@@ -238,9 +232,11 @@ const fn libc_map_anonymous() -> i32 {
 }
 
 #[cfg(not(unix))]
-fn reserve(bytes: u64) -> Result<MmapRegion<()>, MemoryError> {
-    let size = usize::try_from(bytes).map_err(|_| MemoryError::Layout)?;
-    MmapRegion::new(size).map_err(|source| MemoryError::Allocate { bytes, source })
+fn reserve(size: usize) -> Result<MmapRegion<()>, MemoryError> {
+    MmapRegion::new(size).map_err(|source| MemoryError::Allocate {
+        bytes: size,
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -26,7 +26,10 @@ use crate::{
 };
 
 /// For one part in the emulated host; a machine that does other work too takes its time.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// The lines of a failed part's output that are shown.
+const SHOWN: usize = 40;
 
 /// The test programs that boot Linux, or run on the KVM that does: package and target.
 const IN_PLACE: [(&str, &str); 3] = [
@@ -99,9 +102,18 @@ fn part(name: &str, run: impl FnOnce() -> Result<(bool, Vec<u8>)>) -> Result<Tal
         for failure in tally.failures() {
             println!("failed {failure}");
         }
+        println!("{}", end_of(&String::from_utf8_lossy(&output)));
         println!("  see {}", keep(name, &output)?.display());
     }
     Ok(tally)
+}
+
+/// The last lines, without those of tests that passed.
+fn end_of(output: &str) -> String {
+    let telling = |line: &&str| !line.is_empty() && !line.ends_with(" ... ok");
+    let lines: Vec<_> = output.lines().filter(telling).collect();
+    let from = lines.len().saturating_sub(SHOWN);
+    lines.get(from..).unwrap_or_default().join("\n")
 }
 
 fn keep(name: &str, output: &[u8]) -> Result<PathBuf> {
@@ -164,6 +176,14 @@ fn program<'a>(programs: &'a [(String, PathBuf)], target: &str) -> Result<&'a Pa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_the_output_is_shown_without_what_passed() {
+        let output = "test a ... ok\ntest b ... FAILED\n\n    why\n";
+        assert_eq!(end_of(output), "test b ... FAILED\n    why");
+        let long = "line\n".repeat(SHOWN + 9);
+        assert_eq!(end_of(&long).lines().count(), SHOWN);
+    }
 
     #[test]
     fn executables_are_found_among_cargos_messages() {

@@ -6,6 +6,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// Longer than any test takes on a slow host.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// How a test ended.
 pub(crate) enum Verdict {
@@ -45,7 +50,10 @@ pub(crate) fn run<'a>(tests: impl IntoIterator<Item = Test<'a>>) -> ExitCode {
             continue;
         }
         let name = test.name;
-        match judge(test) {
+        let ended = watch(name);
+        let verdict = judge(test);
+        drop(ended);
+        match verdict {
             Verdict::Passed => passed += 1,
             Verdict::Failed(reason) => {
                 failed += 1;
@@ -65,6 +73,37 @@ pub(crate) fn run<'a>(tests: impl IntoIterator<Item = Test<'a>>) -> ExitCode {
         "\ntest result: {word}. {passed} passed; {failed} failed; {skipped} ignored; 0 measured; 0 filtered out"
     );
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// Ends this program when the test takes too long, so that a hang has the test's name. Dropping the sender tells its end.
+fn watch(name: &'static str) -> Sender<()> {
+    let (ended, end) = channel();
+    std::thread::spawn(move || {
+        if end.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+            let limit = LIMIT.as_secs();
+            println!("test {name} ... FAILED\n    it did not end within {limit} s");
+            println!("{}", processes());
+            std::process::exit(1);
+        }
+    });
+    ended
+}
+
+/// The programs that run, with the state and the kernel function in which each waits.
+fn processes() -> String {
+    let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let line = |folder: std::fs::DirEntry| {
+        let read = |name| std::fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+        let command = read("cmdline").replace('\0', " ");
+        let state = read("stat")
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .get(..2)?
+            .to_owned();
+        (!command.is_empty()).then(|| format!("    {command}{state} {}\n", read("wchan")))
+    };
+    folders.filter_map(line).collect()
 }
 
 fn judge(test: Test<'_>) -> Verdict {
