@@ -5,7 +5,8 @@
 //! that are older: of many started at once, the oldest get the room and the rest are refused, and
 //! each comes to the same answer.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 
 /// How a worker's command line begins.
@@ -60,13 +61,16 @@ fn workers() -> Vec<Worker> {
 }
 
 fn worker(id: u32) -> Option<Worker> {
+    // Most processes are none of ours, and a guest waits for this: one short read has to do.
+    let mut command = [0; 64];
+    let mut file = File::open(format!("/proc/{id}/cmdline")).ok()?;
+    let length = file.read(&mut command).ok()?;
+    let promised = promised(command.get(..length)?)?;
     // Another user's process could say anything.
-    let owner = fs::metadata(format!("/proc/{id}")).ok()?.uid();
+    let owner = file.metadata().ok()?.uid();
     if owner != rustix::process::geteuid().as_raw() && owner != 0 {
         return None;
     }
-    let command = fs::read(format!("/proc/{id}/cmdline")).ok()?;
-    let promised = promised(&command)?;
     let status = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let (started, pages) = started_and_pages(&status)?;
     let page = u64::try_from(rustix::param::page_size()).ok()?;
