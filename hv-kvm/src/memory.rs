@@ -15,7 +15,7 @@ pub(crate) fn map_ram(vm: &Vm) -> Result<()> {
     for region in vm.ram.regions() {
         let range = region.range();
         let slot = vm.slots().take(range.start, range.size)?;
-        set_slot(vm, slot, Span::of_ram(region), 0)?;
+        set_slot(vm, slot, &Span::of_ram(region), 0)?;
     }
     Ok(())
 }
@@ -24,7 +24,7 @@ pub(crate) fn map_ram(vm: &Vm) -> Result<()> {
 pub(crate) fn track_ram(vm: &Vm, on: bool) -> Result<()> {
     let flags = if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
     for (slot, region) in (0..).zip(vm.ram.regions()) {
-        set_slot(vm, slot, Span::of_ram(region), flags)?;
+        set_slot(vm, slot, &Span::of_ram(region), flags)?;
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ impl Span {
     }
 }
 
-fn set_slot(vm: &Vm, slot: u32, span: Span, flags: u32) -> Result<()> {
+fn set_slot(vm: &Vm, slot: u32, span: &Span, flags: u32) -> Result<()> {
     let region = kvm_userspace_memory_region {
         slot,
         flags,
@@ -93,7 +93,7 @@ impl GuestMap for KvmPartition {
         access: Access,
     ) -> Result<Box<dyn Mapping>> {
         let slot = self.0.slots().take(address, memory.size() as u64)?;
-        if let Err(error) = set_slot(&self.0, slot, Span::of(&memory, address), flags(access)) {
+        if let Err(error) = set_slot(&self.0, slot, &Span::of(&memory, address), flags(access)) {
             self.0.slots().give_back(address);
             return Err(error);
         }
@@ -119,7 +119,7 @@ impl Mapping for KvmMapping {
         set_slot(
             &self.vm,
             self.slot,
-            Span::of(&self.memory, self.address),
+            &Span::of(&self.memory, self.address),
             flags(access),
         )
     }

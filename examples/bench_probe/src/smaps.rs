@@ -12,7 +12,12 @@ pub(crate) struct Mapping {
     name: String,
     private: u64,
     pss: u64,
+    /// Large pages are asked for.
+    large: bool,
 }
+
+/// The alignment of guest RAM.
+const LARGE_PAGE: u64 = 2 << 20;
 
 /// The mappings of a process, in the order of their addresses.
 #[derive(Debug)]
@@ -40,6 +45,7 @@ impl Memory {
             match field {
                 "Private_Clean" | "Private_Dirty" => mapping.private += kib(value)?,
                 "Pss" => mapping.pss += kib(value)?,
+                "VmFlags" => mapping.large = value.split_whitespace().any(|flag| flag == "hg"),
                 _ => {}
             }
         }
@@ -51,43 +57,20 @@ impl Memory {
         self.0.iter().map(|mapping| mapping.pss).sum()
     }
 
-    /// The mappings beside guest RAM. RAM is the run of neighbours that is exactly `ram` bytes long:
-    /// the kernel's file is mapped over some of it.
+    /// The mappings beside guest RAM of `ram` bytes. RAM is what large pages are asked for, with the kernel's file mapped over
+    /// some of it and less than another large page for its alignment.
     ///
     /// # Errors
-    /// There is no such run, or more than one.
+    /// There is no such block.
     pub(crate) fn beyond(&self, ram: u64) -> Result<Vec<&Mapping>> {
-        let runs: Vec<_> = (0..self.0.len())
-            .filter_map(|first| Some(first..first + self.run(first, ram)?))
-            .collect();
-        let [run] = runs.as_slice() else {
-            bail!("{} runs of mappings are as long as guest RAM", runs.len());
-        };
-        let beside = |(index, _): &(usize, &Mapping)| !run.contains(index);
-        Ok(self
-            .0
-            .iter()
-            .enumerate()
-            .filter(beside)
-            .map(|(_, mapping)| mapping)
-            .collect())
-    }
-
-    /// How many mappings from `first` on make up a block of `length` bytes, if some do.
-    fn run(&self, first: usize, length: u64) -> Option<usize> {
-        let rest = self.0.get(first..)?;
-        let start = rest.first()?.start;
-        let mut end = start;
-        for (index, mapping) in rest.iter().enumerate() {
-            if mapping.start != end || mapping.end > start + length {
-                return None;
-            }
-            end = mapping.end;
-            if end == start + length {
-                return Some(index + 1);
-            }
+        let large = || self.0.iter().filter(|mapping| mapping.large);
+        let start = large().map(|mapping| mapping.start).min().unwrap_or(0);
+        let end = large().map(|mapping| mapping.end).max().unwrap_or(0);
+        if !(ram..=ram + LARGE_PAGE).contains(&(end - start)) {
+            bail!("{} bytes are mapped as guest RAM", end - start);
         }
-        None
+        let beside = |mapping: &&Mapping| mapping.end <= start || mapping.start >= end;
+        Ok(self.0.iter().filter(beside).collect())
     }
 }
 
@@ -148,17 +131,20 @@ VmFlags: rd ex mr
 7f0000000000-7f0000004000 rw-p 00000000 00:00 0
 Pss:                  16 kB
 Private_Dirty:        16 kB
+VmFlags: rd wr mr hg
 7f0000004000-7f0000008000 rw-p 00000000 00:1c 6 /boot/vmlinux
 Pss:                   4 kB
 Private_Clean:         4 kB
+VmFlags: rd wr mr
 7f0000008000-7f0000010000 rw-p 00000000 00:00 0
 Private_Dirty:        32 kB
+VmFlags: rd wr mr hg
 7f0000010000-7f0000012000 rw-p 00000000 00:00 0 [stack]
 Private_Dirty:         8 kB
 ";
 
     #[test]
-    fn memory_beyond_ram_is_all_but_the_run_of_its_length() {
+    fn memory_beyond_ram_is_all_but_what_large_pages_are_for() {
         let memory = Memory::parse(TEXT).unwrap();
         assert_eq!(memory.pss_kib(), 28);
         let beyond = memory.beyond(64 << 10).unwrap();
@@ -174,11 +160,12 @@ Private_Dirty:         8 kB
     }
 
     #[test]
-    fn ram_must_be_found_exactly_once() {
+    fn ram_must_be_as_large_as_it_is_said_to_be() {
         let memory = Memory::parse(TEXT).unwrap();
-        for length in [63 << 10, 16 << 10, 1 << 30] {
+        for length in [65 << 10, 1 << 30] {
             assert!(memory.beyond(length).is_err(), "{length}");
         }
+        assert!(Memory::parse("").unwrap().beyond(4096).is_err());
         for text in ["Pss: 3 kB\n", "nonsense\n", "0-1 r\nPss: x kB\n"] {
             assert!(Memory::parse(text).is_err(), "{text}");
         }
