@@ -276,6 +276,23 @@ mod tests {
     }
 
     #[test]
+    fn large_ranges_are_aligned_alike_in_host_and_guest() {
+        let range = RamRange {
+            start: 4 * MIB,
+            size: 2 * MIB + 4096,
+        };
+        let ram = GuestRam::new(&[range]).unwrap();
+        let region = ram.regions().next().unwrap();
+        assert_eq!(region.host_address().addr() % (2 << 20), 0);
+        assert_eq!(region.range(), range);
+        let last = GuestAddress(range.start + range.size - 1);
+        ram.write_obj(7_u8, last).unwrap();
+        assert_eq!(ram.read_obj::<u8>(last).unwrap(), 7);
+        assert!(ram.write_obj(7_u16, last).is_err());
+        assert!(ram.get_slice(last, 2).is_err());
+    }
+
+    #[test]
     fn layout_mistakes_are_refused() {
         let range = |start, size| RamRange { start, size };
         for ranges in [

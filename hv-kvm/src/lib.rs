@@ -19,8 +19,8 @@
 //! * A vCPU's descriptor keeps the VM alive in the kernel, so every vCPU also holds the VM's memory.
 //! * A slot cannot change between read-only and writable; it is removed and made again, so a vCPU that
 //!   runs meanwhile can see the range as MMIO for a moment.
-//! * `KVM_SET_GSI_ROUTING` replaces the whole table. It is written once: I/O APIC pins only, so that the
-//!   two 8259s, which `KVM_CREATE_IRQCHIP` makes as well, never see a line.
+//! * `KVM_CREATE_IRQCHIP` makes two 8259s as well. They are masked once; the routes stay as KVM sets them,
+//!   line n to pin n of the I/O APIC, because `KVM_SET_GSI_ROUTING` waits for a grace period.
 //! * No PIT is made: guests have the TSC deadline timer and the paravirtual clock, and ACPI tells them
 //!   that the hardware is reduced.
 //! * The first real-time signal (`SIGRTMIN`) wakes a vCPU's thread. Its handler is installed with the first

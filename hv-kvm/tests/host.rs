@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use hv_core::arch::x86_64::asm::{Program, Width};
-use hv_core::conformance::{BareGuest, Probe, Verdict, cases, port, run};
+use hv_core::conformance::{BareGuest, Probe, Verdict, cases, port, print_skip, run};
 use hv_core::{HvErrorKind, Hypervisor as _, Outcome, Stop};
 use hv_kvm::KvmHypervisor;
 use kvm_bindings::KVM_CAP_ENFORCE_PV_FEATURE_CPUID;
@@ -20,7 +20,7 @@ fn open() -> Option<OwnedFd> {
     match opened {
         Ok(file) => Some(file.into()),
         Err(error) => {
-            eprintln!("skipped: /dev/kvm: {error}");
+            print_skip("", &format!("/dev/kvm: {error}"));
             None
         }
     }
@@ -54,7 +54,7 @@ fn features_that_cpuid_hides_are_refused() {
     let Some(fd) = open() else { return };
     let enforce = KVM_CAP_ENFORCE_PV_FEATURE_CPUID.into();
     if !Kvm::new().is_ok_and(|kvm| kvm.check_extension_raw(enforce) > 0) {
-        eprintln!("skipped: this KVM has no KVM_CAP_ENFORCE_PV_FEATURE_CPUID");
+        print_skip("", "this KVM has no KVM_CAP_ENFORCE_PV_FEATURE_CPUID");
         return;
     }
     let kvm = KvmHypervisor::from_fd(fd).unwrap();

@@ -48,7 +48,7 @@ impl Server {
         let spare = spare.get_mut(..read).ok_or(Errno::ENOMEM)?;
         let mut listing = Listing::new(&mut scratch.structures, limit, plus);
         let mut is_empty = true;
-        open.object.list(from, spare, |entry| {
+        let listed = open.object.list(from, spare, |entry| {
             let entry = shown(&open.inode, entry);
             if !listing.fits(&entry) {
                 // An empty reply would say that the directory ends here.
@@ -66,8 +66,12 @@ impl Server {
             listing.push(&entry, &found);
             is_empty = false;
             Ok(Next::More)
-        })?;
-        Ok(Answer::Structures)
+        });
+        match listed {
+            Err(errno) if is_empty => Err(errno),
+            // The guest has to learn of what was looked up; a failure behind it comes with its next request.
+            _ => Ok(Answer::Structures),
+        }
     }
 
     /// What a lookup of the entry gives, or nothing: the guest then looks it up itself when it needs it.

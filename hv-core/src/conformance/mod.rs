@@ -18,7 +18,7 @@ mod run;
 
 pub use guest::{BareGuest, Machine, Running, layout};
 pub use probe::{Failure, Gates, Probe, Touch, port};
-pub use run::{Case, Verdict, cases, check, run};
+pub use run::{Case, Verdict, cases, check, print_skip, run};
 
 /// Makes one `#[test]` of every case of the suite; the argument is a function or closure that opens the
 /// hypervisor: `Fn() -> hv_core::Result<impl Hypervisor + 'static>`.

@@ -208,13 +208,14 @@ impl<'m> Server<'m> {
     }
 
     fn serve_streams(&mut self) -> Result<(), ServeError> {
-        for token in self.io.poller.ready().map_err(ServeError::System)? {
-            if !self.io.link.has_room() {
-                break;
-            }
-            self.serve_stream(token)?;
+        if !self.io.link.has_room() {
+            return Ok(());
         }
-        Ok(())
+        // All of the batch, even if the link fills: a change that is not looked at now is not reported again.
+        let ready = self.io.poller.ready().map_err(ServeError::System)?;
+        ready
+            .into_iter()
+            .try_for_each(|token| self.serve_stream(token))
     }
 
     fn serve_stream(&mut self, token: Token) -> Result<(), ServeError> {
