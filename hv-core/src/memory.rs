@@ -17,7 +17,7 @@ use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestRegionCollection, MmapRegion};
+use vm_memory::{GuestMemoryBackend as _, GuestRegionCollection, MmapRegion};
 
 pub use self::region::RamRegion;
 
@@ -117,6 +117,7 @@ impl GuestRam {
         bytes: u64,
     ) -> Result<bool, MemoryError> {
         use rustix::mm::{MapFlags, ProtFlags, mmap};
+        use vm_memory::GuestAddress;
         let outside = MemoryError::Overlay { address, bytes };
         let page = u64::try_from(rustix::param::page_size()).unwrap_or(u64::MAX);
         let aligned = [address, offset, bytes]
@@ -243,7 +244,7 @@ fn reserve(size: usize) -> Result<MmapRegion<()>, MemoryError> {
 mod tests {
     use super::*;
     use std::io::Write as _;
-    use vm_memory::Bytes as _;
+    use vm_memory::{Bytes as _, GuestAddress};
 
     const MIB: u64 = 1 << 20;
 

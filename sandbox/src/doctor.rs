@@ -1,13 +1,13 @@
 //! What a sandbox needs of this host, checked one by one, each with its remedy.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
 use crate::config::{DEFAULT_MEMORY_MIB, GuestFiles};
-use crate::platform;
+use crate::{host, platform, worker};
 
 /// The answer of one check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -44,6 +44,13 @@ impl Check {
         }
     }
 
+    fn warning(name: &'static str, found: impl Into<String>, remedy: &'static str) -> Self {
+        Self {
+            verdict: Verdict::Warning,
+            ..Self::failed(name, found, remedy)
+        }
+    }
+
     fn failed(name: &'static str, found: impl Into<String>, remedy: &'static str) -> Self {
         Self {
             name,
@@ -60,7 +67,8 @@ pub fn doctor(files: &GuestFiles) -> Vec<Check> {
     vec![
         hypervisor(),
         unmodified_kernels(),
-        memory(),
+        memory(host::available_memory()),
+        worker_confinement(worker::probe()),
         share_confinement(),
         file("kernel file", Some(&files.kernel)),
         kernel_share(&files.kernel),
@@ -100,19 +108,32 @@ fn unmodified_kernels() -> Check {
     }
 }
 
-fn memory() -> Check {
-    let mib = platform::total_memory() >> 20;
-    let found = format!("{mib} MiB");
-    if mib >= 2 * DEFAULT_MEMORY_MIB {
-        Check::ok("memory", found)
+fn memory(available: Option<u64>) -> Check {
+    let name = "memory";
+    let Some(bytes) = available else {
+        let remedy = "mount /proc: sandboxes are not held to what there is without it";
+        return Check::warning(name, "this host does not tell what is available", remedy);
+    };
+    let found = format!("{} MiB available", bytes >> 20);
+    if bytes >> 20 >= 2 * DEFAULT_MEMORY_MIB {
+        Check::ok(name, found)
     } else {
-        let remedy = Some("give guests less with --memory");
-        Check {
-            name: "memory",
-            verdict: Verdict::Warning,
-            found,
-            remedy,
-        }
+        Check::warning(name, found, "give guests less with --memory")
+    }
+}
+
+/// The worker gives up the network and all privilege, for which a plain user needs a user namespace.
+fn worker_confinement(probed: io::Result<()>) -> Check {
+    let name = "worker confinement";
+    match probed {
+        Ok(()) => Check::ok(name, "a worker can give up the network and all privilege"),
+        Err(error) => Check::failed(
+            name,
+            format!("a worker cannot give up the network and all privilege: {error}"),
+            "permit user namespaces: the sysctl user.max_user_namespaces above 0, and where they exist \
+             kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0; in a \
+             container, a seccomp profile with unshare and close_range",
+        ),
     }
 }
 
@@ -151,19 +172,21 @@ fn file(name: &'static str, path: Option<&Path>) -> Check {
 /// does not, and may load it from its initial RAM file system.
 fn kernel_share(path: &Path) -> Check {
     let name = "kernel can mount a share";
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
     let driver = b"virtiofs";
-    if read.is_ok() && bytes.windows(driver.len()).any(|window| window == driver) {
-        return Check::ok(name, "virtiofs is built in");
-    }
-    let found = "virtiofs is not built in (a compressed kernel cannot be looked into)".into();
-    let remedy = Some("use a kernel with it, or put its module into the initial RAM file system");
-    Check {
-        name,
-        verdict: Verdict::Warning,
-        found,
-        remedy,
+    match std::fs::read(path) {
+        Ok(bytes) if bytes.windows(driver.len()).any(|window| window == driver) => {
+            Check::ok(name, "virtiofs is built in")
+        }
+        Ok(_) => Check::warning(
+            name,
+            "virtiofs is not built in (a compressed kernel cannot be looked into)",
+            "use a kernel with it, or put its module into the initial RAM file system",
+        ),
+        Err(error) => Check::failed(
+            name,
+            format!("{} cannot be read: {error}", path.display()),
+            "name a kernel file that this user may read",
+        ),
     }
 }
 
@@ -184,7 +207,10 @@ mod tests {
         for name in ["kernel file", "initial RAM file system", "root image"] {
             assert_eq!(of(name).verdict, Verdict::Failed);
         }
-        assert_eq!(of("memory").verdict, Verdict::Ok);
+        assert_eq!(
+            of("worker confinement").verdict == Verdict::Ok,
+            worker::probe().is_ok()
+        );
         for check in &checks {
             assert_eq!(
                 check.remedy.is_none(),
@@ -202,5 +228,30 @@ mod tests {
         assert_eq!(kernel_share(&path).verdict, Verdict::Ok);
         std::fs::write(&path, b"virtio fs").unwrap();
         assert_eq!(kernel_share(&path).verdict, Verdict::Warning);
+        for unreadable in [folder.path(), &folder.path().join("absent")] {
+            let check = kernel_share(unreadable);
+            let told = check.found.contains("cannot be read") && !check.found.contains("built in");
+            assert!(told && check.verdict == Verdict::Failed, "{check:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_what_is_available() {
+        let need = (2 * DEFAULT_MEMORY_MIB) << 20;
+        for (available, expected) in [
+            (Some(need), Verdict::Ok),
+            (Some(need - 1), Verdict::Warning),
+            (None, Verdict::Warning),
+        ] {
+            assert_eq!(memory(available).verdict, expected, "{available:?}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_confined_is_told() {
+        let refused = worker_confinement(Err(io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(refused.verdict, Verdict::Failed);
+        assert!(refused.found.contains("permission denied"), "{refused:?}");
+        assert_eq!(worker_confinement(Ok(())).verdict, Verdict::Ok);
     }
 }

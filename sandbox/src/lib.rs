@@ -15,32 +15,125 @@
 //! # }
 //! ```
 //!
+//! # Streams
+//!
+//! [`Sandbox::exec`] gives a [`Process`], whose streams are those of tokio. Many commands run at once in
+//! one sandbox, and a stream that nobody reads stops only the command that writes it.
+//!
+//! ```no_run
+//! # async fn example(sandbox: sandbox::Sandbox) -> Result<(), Box<dyn std::error::Error>> {
+//! use sandbox::ExecSpec;
+//! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+//!
+//! let mut sort = sandbox.exec(ExecSpec::new("sort").env("LC_ALL", "C").piped_stdin()).await?;
+//! if let Some(mut input) = sort.stdin.take() {
+//!     input.write_all(b"two\none\n").await?;
+//!     input.shutdown().await?; // the end of file
+//! }
+//! let mut sorted = String::new();
+//! if let Some(mut output) = sort.stdout.take() {
+//!     output.read_to_string(&mut sorted).await?;
+//! }
+//! println!("{sorted}: {:?}", sort.wait().await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Terminals and signals
+//!
+//! ```no_run
+//! # async fn example(sandbox: sandbox::Sandbox) -> Result<(), sandbox::Error> {
+//! use sandbox::ExecSpec;
+//! use sandbox::agent::TerminalSize;
+//!
+//! let size = TerminalSize { rows: 24, columns: 80 };
+//! let mut shell = sandbox.exec(ExecSpec::new("bash").user("agent").terminal(size)).await?;
+//! // `shell.stdin` is the keyboard, `shell.stdout` the screen.
+//! shell.resize(TerminalSize { rows: 50, columns: 132 }).await?;
+//! shell.signal(15).await?; // SIGTERM to its process group; a handle that is dropped kills
+//! let status = shell.wait().await?;
+//! # drop(status);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Settings, files of the guest, and its end
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), sandbox::Error> {
+//! use sandbox::{Mount, Sandbox};
+//!
+//! let reference = Mount { host: "/srv/reference".into(), guest: Some("/reference".into()), read_only: true };
+//! let sandbox = Sandbox::builder()
+//!     .vcpus(2)
+//!     .memory_mib(1024)
+//!     .workspace("/home/me/project")
+//!     .mount(reference)
+//!     .owner(1000, 1000) // who runs the commands in the guest, so that they can write
+//!     .console_log("/home/me/console.log")
+//!     .start()
+//!     .await?;
+//! for (phase, at) in sandbox.timeline().phases() {
+//!     println!("{at:?} {}", phase.label());
+//! }
+//! sandbox.write_file("/tmp/task", 0o644, b"mend it").await?;
+//! let release = sandbox.read_file("/etc/os-release", 64 << 10).await?;
+//! println!("{} bytes, the end: {}", release.len(), sandbox.wait().await);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The worker
+//!
 //! The machine runs in a worker process, which is the embedding program executed again: call
 //! [`worker::init`] first thing in `main`. Dropping a [`Sandbox`] ends its machine; so does the end
 //! of the program, however it comes.
 
 pub mod agent;
 pub mod boot;
-mod config;
-mod control;
-mod doctor;
 mod error;
-mod host;
-mod plan;
-mod platform;
 #[doc(hidden)]
 pub mod protocol;
-mod sandbox;
-mod text;
-mod timeline;
-mod vmm;
-pub mod worker;
 
 pub use agent::{ExecSpec, ExitStatus, Output, Process};
+pub use error::{EndReason, Error, Result};
+
+// What starts and runs machines stands on Linux and its KVM; all above is portable.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod config;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod control;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod doctor;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod host;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod plan;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod platform;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod sandbox;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod text;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod timeline;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod vmm;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod worker;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use config::{
     DEFAULT_MEMORY_MIB, GuestFiles, MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder,
 };
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use doctor::{Check, Verdict, doctor};
-pub use error::{EndReason, Error, Result};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use sandbox::Sandbox;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use timeline::{BootTimeline, Phase};
+
+// The README's example must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

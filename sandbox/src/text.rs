@@ -1,7 +1,7 @@
 //! Text of a guest or a worker on its way to a person's terminal.
 
-/// `text` without control characters and invisible ones that reorder or hide text (attacks.md
-/// G04), and at most 300 characters of it.
+/// `text` without control characters and invisible ones that reorder or hide text, and at most 300
+/// characters of it: a guest's escape sequences are not to act on the terminal of who reads it.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .filter(|c| !c.is_control() && !is_format(*c))

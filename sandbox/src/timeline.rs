@@ -80,7 +80,6 @@ impl BootTimeline {
 }
 
 /// The host's monotonic clock in nanoseconds, the same in every process.
-#[cfg(unix)]
 pub(crate) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

@@ -43,47 +43,26 @@ const TARGETS: &[&str] = &[
 struct Portable {
     package: &'static str,
     features: &'static str,
-    /// Targets that are left out, by a part of their name, and why.
-    left_out: &'static [(&'static str, &'static str)],
 }
-
-const NO_BACKEND: &str = "its only backend and its confinement are Linux's";
 
 const PACKAGES: &[Portable] = &[
     Portable {
         package: "hv-core",
         features: "fake,conformance",
-        left_out: &[],
     },
     Portable {
         package: "devices",
         features: "testkit",
-        left_out: &[],
     },
     Portable {
         package: "fsshare",
         features: "",
-        left_out: &[],
     },
     Portable {
         package: "sandbox",
         features: "",
-        left_out: &[
-            ("apple", NO_BACKEND),
-            ("windows", NO_BACKEND),
-            ("linux", "its only backend, hv-kvm, is for x86_64"),
-        ],
     },
 ];
-
-impl Portable {
-    fn reason_against(&self, target: &str) -> Option<&'static str> {
-        self.left_out
-            .iter()
-            .find(|(part, _)| target.contains(part))
-            .map(|(_, reason)| *reason)
-    }
-}
 
 /// Checks every package for every target. Goes on after a failure, so that one run tells all of them.
 pub(crate) fn run() -> Result<()> {
@@ -93,9 +72,7 @@ pub(crate) fn run() -> Result<()> {
     for target in TARGETS {
         for portable in PACKAGES {
             let name = format!("{} for {target}", portable.package);
-            if let Some(reason) = portable.reason_against(target) {
-                eprintln!("xtask: {name} is left out: {reason}");
-            } else if let Err(error) = check(&name, portable, target, end) {
+            if let Err(error) = check(&name, portable, target, end) {
                 eprintln!("{error}");
                 failed.push(name);
             }
@@ -185,16 +162,6 @@ fn diagnostics(output: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_combination_is_left_out_only_with_a_reason_that_fits_a_target() {
-        for portable in PACKAGES {
-            for (part, reason) in portable.left_out {
-                assert!(TARGETS.iter().any(|target| target.contains(part)), "{part}");
-                assert!(!reason.is_empty());
-            }
-        }
-    }
 
     #[test]
     fn diagnostics_lose_progress_and_nothing_else() {

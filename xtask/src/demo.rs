@@ -110,7 +110,6 @@ mod tests {
         let assets = Assets {
             own_kernel: false,
             kernel: "/k".into(),
-            bzimage: "/b".into(),
             initrd: "/i".into(),
             root: "/r".into(),
         };

@@ -12,10 +12,36 @@ Examples:
   coffer run -w . -- make test                  with the present directory shared, at the same path
   coffer run -w . --read-only -- ls -l          the same, but nothing in it can be changed
   coffer run -w . -it -- bash                   a shell
-  coffer doctor                                 what is missing on this host, and what to do
+  coffer doctor                                 what is missing on this host, and what to do";
 
-The exit status is that of the command; 125 when the sandbox failed, 126 when the command cannot
-be executed, 127 when it is not found, 124 after --timeout.";
+const RUN_HELP: &str = "\
+Examples:
+  coffer run -- uname -a                        one command in a fresh Linux guest
+  coffer run -w . -- make test                  with the present directory shared, at the same path
+  coffer run -w . --read-only -- ls -l          the same, but nothing in it can be changed
+  coffer run -w . -it -- bash                   a shell
+  coffer run -w . --timeout 10m -- make test    no longer than ten minutes
+
+Exit status:
+  the command's own; 128 + n when signal n ended it
+  124  it did not end within --timeout
+  125  the sandbox failed, or an output could not be written
+  126  the command cannot be executed
+  127  the command is not found
+  130, 143, 129  coffer itself was ended by SIGINT, SIGTERM or SIGHUP
+  141  nobody reads the output any more";
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  coffer doctor                                 each check, and what to do where it fails
+  coffer doctor --json --guest /srv/guest       for programs, and for other files of a guest
+
+The exit status is 0 when a sandbox can start, also with warnings, and 1 when a check failed.";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  coffer completions bash > ~/.local/share/bash-completion/completions/coffer
+  coffer completions fish > ~/.config/fish/completions/coffer.fish";
 
 /// Runs commands inside a microVM, on a shared workspace.
 #[derive(Debug, Parser)]
@@ -29,11 +55,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a command in a new sandbox, which ends with it
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = RUN_HELP)]
     Run(RunOptions),
     /// Check what a sandbox needs of this host
+    #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorOptions),
     /// Print completions for a shell
+    #[command(after_help = COMPLETIONS_HELP)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -83,13 +111,15 @@ pub(crate) struct RunOptions {
     /// Processors
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) cpus: u32,
-    /// Memory, e.g. 512M or 2G
+    /// Memory in whole MiB, e.g. 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size_mib)]
     pub(crate) memory: u64,
     /// Set a variable for the command; only its name: with the value it has here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// User of the guest who runs the command: a name, UID or UID:GID
+    /// User of the guest who runs the command, and owns the workspace there: `agent`, UID or
+    /// UID:GID; root unless set. With any other name the workspace stays root's, and that user
+    /// cannot write to it: give the numbers
     #[arg(short, long, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// Directory in which the command starts
@@ -116,7 +146,8 @@ pub(crate) struct RunOptions {
     /// Print when each phase of the start was reached, to standard error
     #[arg(long)]
     pub(crate) timeline: bool,
-    /// Print the timeline and errors as JSON lines, to standard error
+    /// Print JSON lines to standard error: at the start {"timeline": [{"phase", "ms"}]} if
+    /// --timeline is given, {"error", "fault"} when the exit status is not the command's
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -141,27 +172,29 @@ pub(crate) struct DoctorOptions {
     pub(crate) guest: GuestOptions,
 }
 
-/// A size with an optional unit (K, M, G, T; bytes without) in whole MiB.
+/// A size with an optional unit (K, M, G, T; bytes without), which must be whole MiB.
 fn parse_size_mib(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text
-        .strip_prefix(digits)
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(format!("unknown unit in {text}: use K, M, G or T")),
-    };
     let number: u64 = digits
         .parse()
         .map_err(|_| format!("{text} is not a size, e.g. 512M"))?;
+    let unit = text.strip_prefix(digits).unwrap_or_default();
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(format!("unknown unit in {text}: use K, M, G or T")),
+    };
     let bytes = number
         .checked_mul(1 << shift)
         .ok_or_else(|| format!("{text} is too much"))?;
+    if bytes.trailing_zeros() < 20 {
+        return Err(format!(
+            "{text} is not a whole number of MiB, e.g. 512M (a number without a unit counts bytes)"
+        ));
+    }
     Ok(bytes >> 20)
 }
 
@@ -202,11 +235,24 @@ mod tests {
             ("1048576", 1),
             ("0", 0),
             ("64mb", 64),
+            ("2048K", 2),
         ] {
             assert_eq!(parse_size_mib(text), Ok(mib), "{text}");
         }
-        for text in ["", "M", "1X", "-1", "99999999999T"] {
-            assert!(parse_size_mib(text).is_err(), "{text}");
+        for (text, part) in [
+            ("", "not a size"),
+            ("x", "not a size"),
+            ("M", "not a size"),
+            ("-1", "not a size"),
+            ("1X", "unknown unit"),
+            ("1ib", "unknown unit"),
+            ("99999999999T", "too much"),
+            ("100K", "100K is not a whole number of MiB"),
+            ("1500K", "not a whole number of MiB"),
+            ("512", "without a unit counts bytes"),
+        ] {
+            let message = parse_size_mib(text).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
         }
     }
 

@@ -5,30 +5,34 @@ use std::process::ExitCode;
 use sandbox::{Check, Verdict, doctor};
 
 use crate::cli::DoctorOptions;
+use crate::failure::Failure;
+use crate::print::print;
 
 /// Prints each check with its remedy; fails when a sandbox would not start.
-pub(crate) fn main(options: &DoctorOptions) -> ExitCode {
+pub(crate) fn main(options: &DoctorOptions) -> Result<ExitCode, Failure> {
     let checks = doctor(&options.guest.files());
-    if options.json {
-        println!("{}", serde_json::json!({ "checks": checks }));
+    let text = if options.json {
+        format!("{}\n", serde_json::json!({ "checks": checks }))
     } else {
-        checks.iter().for_each(print);
-    }
+        checks.iter().map(lines).collect()
+    };
+    print(text.as_bytes())?;
     if checks.iter().any(|check| check.verdict == Verdict::Failed) {
-        ExitCode::FAILURE
+        Ok(ExitCode::FAILURE)
     } else {
-        ExitCode::SUCCESS
+        Ok(ExitCode::SUCCESS)
     }
 }
 
-fn print(check: &Check) {
+fn lines(check: &Check) -> String {
     let sign = match check.verdict {
         Verdict::Ok => "ok     ",
         Verdict::Warning => "warning",
         Verdict::Failed => "FAILED ",
     };
-    println!("{sign} {}: {}", check.name, check.found);
-    if let Some(remedy) = check.remedy {
-        println!("        -> {remedy}");
-    }
+    let remedy = check
+        .remedy
+        .map(|remedy| format!("        -> {remedy}\n"))
+        .unwrap_or_default();
+    format!("{sign} {}: {}\n{remedy}", check.name, check.found)
 }

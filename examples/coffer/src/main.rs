@@ -1,15 +1,11 @@
 //! `coffer`: runs commands in Cofferdam sandboxes from a terminal.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line tool prints"
-)]
-
 mod cli;
 mod doctor;
 mod failure;
+mod print;
 mod run;
+mod streams;
 mod terminal;
 
 use std::process::ExitCode;
@@ -17,6 +13,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use cli::{Cli, Command};
+use failure::Failure;
 
 fn main() -> ExitCode {
     // This program is its own vmm worker.
@@ -25,12 +22,17 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),
     };
-    match cli.command {
-        Command::Run(options) => run::main(&options),
-        Command::Doctor(options) => doctor::main(&options),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "coffer", &mut std::io::stdout());
-            ExitCode::SUCCESS
-        }
-    }
+    let (result, json) = match &cli.command {
+        Command::Run(options) => (run::main(options), options.json),
+        Command::Doctor(options) => (doctor::main(options), options.json),
+        Command::Completions { shell } => (completions(*shell), false),
+    };
+    result.unwrap_or_else(|failure| failure.report(json))
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "coffer", &mut script);
+    print::print(&script)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ const LARGE_PAGE: usize = 2 << 20;
 
 /// RAM at a guest-physical address.
 ///
-/// Host and guest addresses are equal modulo [`LARGE_PAGE`] if the range begins at a multiple of it:
+/// Host and guest addresses are equal modulo 2 MiB if the range begins at a multiple of that:
 /// only then can host and hypervisor map large pages, which saves most faults of a starting guest.
 #[derive(Debug)]
 pub struct RamRegion {

@@ -47,6 +47,9 @@ pub enum AgentError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The guest has answered none of very many requests, so no more are taken. Fault of the guest, if it should have.
+    #[error("too many requests wait for the guest's answer: wait for some, or stop the sandbox")]
+    TooMany,
     /// The request does not fit the protocol. Fault of the caller.
     #[error("the request cannot be sent to the guest")]
     Request(#[source] EncodeError),
@@ -66,9 +69,11 @@ impl AgentError {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
-            Self::Gone(_) | Self::Protocol(_) | Self::Configure(_) | Self::TooLarge { .. } => {
-                Fault::Guest
-            }
+            Self::Gone(_)
+            | Self::Protocol(_)
+            | Self::Configure(_)
+            | Self::TooLarge { .. }
+            | Self::TooMany => Fault::Guest,
             Self::Version { .. } => Fault::Host,
             Self::Refused(_) | Self::File { .. } | Self::Request(_) | Self::NoSuchSignal(_) => {
                 Fault::Caller

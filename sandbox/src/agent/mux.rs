@@ -18,6 +18,10 @@ use crate::protocol::{
 /// Encoded bytes that may wait for the connection before commands have to wait.
 const HIGH_WATER: usize = 256 * 1024;
 
+/// Processes and transfers that may wait for the guest at once, and pings. The guest refuses too many itself; this is
+/// for one that lets them pile up.
+const MAX_WAITING: usize = MAX_EXECS + MAX_TRANSFERS;
+
 /// Where an answer goes.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, AgentError>>;
 
@@ -229,10 +233,18 @@ impl Mux {
             .map_err(AgentError::Request)
     }
 
+    /// How many others wait where this one will.
+    fn waiting(&self, expect: &Expect) -> usize {
+        match expect {
+            Expect::Nothing | Expect::Ready(_) => 0,
+            Expect::Pong(..) => self.pings.len(),
+            Expect::Process(_) | Expect::Read { .. } | Expect::Write { .. } => self.live.len(),
+        }
+    }
+
     fn request(&mut self, request: Request, expect: Expect, slot: Option<OwnedSemaphorePermit>) {
-        // The guest refuses too many at once itself; this is for one that lets them pile up.
-        if matches!(expect, Expect::Process(_)) && self.live.len() >= MAX_EXECS + MAX_TRANSFERS {
-            return expect.fail(&AgentError::Refused(ExecFailure::TooMany));
+        if self.waiting(&expect) >= MAX_WAITING {
+            return expect.fail(&AgentError::TooMany);
         }
         if let Err(error) = encode(&request, &mut self.out) {
             return expect.fail(&AgentError::Request(error));

@@ -7,7 +7,6 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 
 /// How a worker's command line begins.
 pub(super) const WORKER_NAME: &str = "cofferdam-vmm";
@@ -36,7 +35,7 @@ pub(super) fn room_for(id: u32) -> Result<(), u64> {
     let Some(own) = workers.iter().find(|worker| worker.age.1 == id) else {
         return Ok(()); // It has ended already, which is reported elsewhere.
     };
-    room(*own, &workers, available())
+    room(*own, &workers, available().unwrap_or(u64::MAX))
 }
 
 fn room(own: Worker, workers: &[Worker], available: u64) -> Result<(), u64> {
@@ -67,12 +66,13 @@ fn worker(id: u32) -> Option<Worker> {
     let length = file.read(&mut command).ok()?;
     let promised = promised(command.get(..length)?)?;
     // Another user's process could say anything.
-    let owner = file.metadata().ok()?.uid();
-    if owner != rustix::process::geteuid().as_raw() && owner != 0 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let user = real_user(&status)?;
+    if user != rustix::process::getuid().as_raw() && user != 0 {
         return None;
     }
-    let status = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let (started, pages) = started_and_pages(&status)?;
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (started, pages) = started_and_pages(&stat)?;
     let page = u64::try_from(rustix::param::page_size()).ok()?;
     Some(Worker {
         age: (started, id),
@@ -93,6 +93,13 @@ fn promised(command: &[u8]) -> Option<u64> {
         .ok()
 }
 
+/// Who started the process, of `/proc/PID/status`. The owner of the files there is root for everybody's
+/// process that is not dumpable, and the effective user is root for everybody's set-user-id program.
+fn real_user(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// Fields 22 (start time) and 24 (resident pages) of `/proc/PID/stat`; the name in parentheses
 /// before them may hold anything.
 fn started_and_pages(stat: &str) -> Option<(u64, u64)> {
@@ -100,13 +107,14 @@ fn started_and_pages(stat: &str) -> Option<(u64, u64)> {
     Some((fields.get(19)?.parse().ok()?, fields.get(21)?.parse().ok()?))
 }
 
-fn available() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+/// Bytes of memory that this host can give without swapping; `None` where it does not tell.
+pub(crate) fn available() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024))
+    let kib: u64 = line?.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib.saturating_mul(1024))
 }
 
 #[cfg(test)]
@@ -153,6 +161,19 @@ mod tests {
         ] {
             assert_eq!(promised(other), None);
         }
+    }
+
+    #[test]
+    fn a_worker_belongs_to_who_started_it() {
+        let status = "Name:\tUid: 7\nTgid:\t5\nUid:\t1000\t0\t0\t0\nGid:\t0\t0\t0\t0\n";
+        assert_eq!(real_user(status), Some(1000));
+        assert_eq!(real_user("Name:\tUid: 7\n"), None);
+    }
+
+    #[test]
+    fn this_host_has_memory_to_give() {
+        let available = available().unwrap();
+        assert!(available > 0 && available <= crate::platform::total_memory());
     }
 
     #[test]

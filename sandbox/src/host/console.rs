@@ -1,4 +1,4 @@
-//! The guest's console on the host: the last part in memory, and a file when one is set.
+//! The guest's console on the host: the last part in memory, and a file of bounded size when one is set.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,6 +10,9 @@ use crate::text::printable;
 /// How much of the console is kept in memory.
 const KEPT: usize = 64 * 1024;
 
+/// The longest that a console log becomes, in bytes: a guest must not fill the host's disk.
+const MAX_LOG: usize = 64 << 20;
+
 /// The guest's console. Clones are handles on the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Console(Arc<Mutex<Inner>>);
@@ -17,15 +20,42 @@ pub(crate) struct Console(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 struct Inner {
     tail: VecDeque<u8>,
-    file: Option<File>,
+    log: Option<Log>,
     problem: Option<String>,
+}
+
+/// The file that the console is appended to.
+#[derive(Debug)]
+struct Log {
+    file: File,
+    /// How many bytes it may still take.
+    room: usize,
+}
+
+impl Log {
+    fn new(file: File) -> Self {
+        let length = file.metadata().map_or(0, |data| data.len());
+        let room = MAX_LOG.saturating_sub(usize::try_from(length).unwrap_or(MAX_LOG));
+        Self { file, room }
+    }
+
+    /// Writes what there is room for. A failure says why the file must be given up.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let fits = bytes.get(..self.room).unwrap_or(bytes);
+        self.file.write_all(fits).map_err(|e| e.to_string())?;
+        self.room -= fits.len();
+        if fits.len() < bytes.len() {
+            return Err(format!("it has reached {} MiB", MAX_LOG >> 20));
+        }
+        Ok(())
+    }
 }
 
 impl Console {
     pub(crate) fn new(file: Option<File>) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             tail: VecDeque::new(),
-            file,
+            log: file.map(Log::new),
             problem: None,
         })))
     }
@@ -34,16 +64,16 @@ impl Console {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what the guest wrote. A file that cannot be written (a full disk) is given up, with
-    /// the reason kept; the guest goes on.
+    /// Takes what the guest wrote. A file that cannot be written (a full disk) or is long enough is
+    /// given up, with the reason kept; the guest goes on.
     pub(crate) fn append(&self, bytes: &[u8]) {
         let mut inner = self.lock();
         inner.tail.extend(bytes);
         let excess = inner.tail.len().saturating_sub(KEPT);
         inner.tail.drain(..excess);
-        if let Some(Err(error)) = inner.file.as_mut().map(|file| file.write_all(bytes)) {
-            inner.problem = Some(format!("the console log ends here: {error}"));
-            inner.file = None;
+        if let Some(Err(why)) = inner.log.as_mut().map(|log| log.append(bytes)) {
+            inner.problem = Some(format!("the console log ends here: {why}"));
+            inner.log = None;
         }
     }
 
@@ -83,6 +113,8 @@ impl Console {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek as _, SeekFrom};
+
     use super::*;
 
     #[test]
@@ -113,6 +145,27 @@ mod tests {
             console.panic_reason().as_deref(),
             Some("not syncing: VFS: no root")
         );
+    }
+
+    #[test]
+    fn a_log_ends_at_its_longest() {
+        let file = tempfile::tempfile().unwrap();
+        let length = || file.metadata().unwrap().len();
+        file.set_len(MAX_LOG as u64 - 3).unwrap();
+        let mut log = file.try_clone().unwrap();
+        log.seek(SeekFrom::End(0)).unwrap();
+        let console = Console::new(Some(log));
+        console.append(b"ab");
+        assert_eq!((length(), console.problem()), (MAX_LOG as u64 - 1, None));
+        for _ in 0..2 {
+            console.append(b"cd");
+            assert_eq!(length(), MAX_LOG as u64);
+        }
+        assert_eq!(
+            console.problem().as_deref(),
+            Some("the console log ends here: it has reached 64 MiB")
+        );
+        assert!(console.tail().ends_with(b"abcdcd"));
     }
 
     #[cfg(target_os = "linux")]

@@ -2,10 +2,12 @@
 
 mod budget;
 mod console;
+mod places;
 mod prepare;
 mod process;
 mod transfer;
 
+pub(crate) use budget::available as available_memory;
 pub(crate) use console::Console;
 pub(crate) use prepare::{Prepared, prepare};
 pub(crate) use process::{WorkerProcess, into_tokio, pipe_receiver};

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use hv_core::{Fault, HvError};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use super::places;
+use crate::boot::layout::COMMAND_LINE_MAX;
 use crate::config::{MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder};
 use crate::error::{Error, Result};
 use crate::plan::{PLAN_VERSION, Plan, Role, SharePlan};
@@ -34,7 +36,7 @@ pub(crate) struct Prepared {
 /// Checks everything that can be checked before a process is started.
 pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
     check_size(config)?;
-    check_places(config)?;
+    places::check(config)?;
     let (agent, agent_end) = stream_pair()?;
     let (console, console_end) = pipe()?;
     let mut parts = Parts::default();
@@ -147,10 +149,11 @@ fn command_line(config: &SandboxBuilder) -> Result<String> {
         line.push(' ');
         line.push_str(word);
     }
-    if line.len() > 2000 || line.contains(['\0', '\n']) {
-        return Err(Error::Config(
-            "the kernel's command line is over 2000 bytes or has a line break".into(),
-        ));
+    if line.len() > COMMAND_LINE_MAX || line.contains(['\0', '\n']) {
+        let message = format!(
+            "the kernel's command line is over {COMMAND_LINE_MAX} bytes or has a line break"
+        );
+        return Err(Error::Config(message));
     }
     Ok(line)
 }
@@ -168,50 +171,6 @@ fn pipe() -> Result<(PipeReader, PipeWriter)> {
         what: "cannot make a pipe".into(),
         source,
     })
-}
-
-/// Refuses files of ours that lie where the guest can write: a guest that replaces its kernel, its
-/// worker or its log by another file or a link would choose what the host opens next time.
-fn check_places(config: &SandboxBuilder) -> Result<()> {
-    let writable: Vec<PathBuf> = config
-        .mounts
-        .iter()
-        .filter(|mount| !mount.read_only)
-        .filter_map(|mount| std::fs::canonicalize(&mount.host).ok())
-        // All files lie in this one, which is refused for what it is.
-        .filter(|share| share != Path::new("/"))
-        .collect();
-    let files = [
-        ("kernel", Some(&config.kernel)),
-        ("initial RAM file system", Some(&config.initrd)),
-        ("root image", config.root.as_ref()),
-        ("worker program", config.worker_program.as_ref()),
-        ("console log", config.console_log.as_ref()),
-    ];
-    for (what, path) in files {
-        let Some(place) = path.and_then(|path| place(path)) else {
-            continue;
-        };
-        if writable.iter().any(|share| place.starts_with(share)) {
-            let path = path.map_or_else(PathBuf::new, PathBuf::clone);
-            let problem =
-                "it lies in a workspace that the guest can write; keep it elsewhere".into();
-            return Err(Error::Path {
-                what,
-                path,
-                problem,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The folder that `path` lies in, without links.
-fn place(path: &Path) -> Option<PathBuf> {
-    std::path::absolute(path)
-        .ok()?
-        .parent()
-        .and_then(|folder| folder.canonicalize().ok())
 }
 
 fn open_hypervisor(slow_accepted: bool) -> Result<OwnedFd> {
@@ -322,7 +281,8 @@ fn guest_path(mount: &Mount) -> Result<PathBuf> {
 }
 
 /// Opens the directory and takes its lock, so that two sandboxes cannot write one workspace. The
-/// lock lives as long as the worker holds the descriptor.
+/// lock lives as long as the worker holds the descriptor. It is the directory's own: a sandbox that
+/// shares a directory inside or above this one is not noticed, so whoever starts both must not nest them.
 fn open_workspace(mount: &Mount) -> Result<OwnedFd> {
     let path = &mount.host;
     let error = |problem: String| path_error("workspace", path, problem);

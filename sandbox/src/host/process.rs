@@ -41,7 +41,11 @@ impl WorkerProcess {
             }
         };
         let (ours, theirs) = UnixStream::pair().map_err(failed("cannot make a socket pair"))?;
-        let child = Command::new(program.unwrap_or(Path::new("/proc/self/exe")))
+        let program = program.unwrap_or(Path::new("/proc/self/exe"));
+        // A mere name would be searched for in `PATH`, where it was not checked.
+        let program =
+            std::path::absolute(program).map_err(failed("cannot start the vmm worker"))?;
+        let child = Command::new(program)
             .arg0(budget::WORKER_NAME)
             .arg(budget::argument(plan.memory))
             .env_clear()
@@ -154,4 +158,29 @@ pub(crate) fn into_tokio(stream: UnixStream) -> Result<tokio::net::UnixStream> {
     };
     stream.set_nonblocking(true).map_err(failed)?;
     tokio::net::UnixStream::from_std(stream).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_is_not_searched_for() {
+        let plan = Plan {
+            version: crate::plan::PLAN_VERSION,
+            vcpus: 1,
+            memory: 0,
+            command_line: String::new(),
+            serial: false,
+            roles: vec![],
+            shares: vec![],
+        };
+        // A program of every host, but not in this folder.
+        match WorkerProcess::spawn(Some(Path::new("true")), &plan, &[]) {
+            Err(Error::Host { source, .. }) => {
+                assert_eq!(source.kind(), io::ErrorKind::NotFound);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

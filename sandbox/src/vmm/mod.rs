@@ -41,7 +41,12 @@ impl From<MemoryError> for Refusal {
 
 impl From<BootError> for Refusal {
     fn from(error: BootError) -> Self {
-        Self::new(Fault::Caller, chain(&error))
+        let fault = match error {
+            BootError::Read { .. } | BootError::Overlay { .. } => Fault::Host,
+            // The kernel, the initial RAM file system or the settings.
+            _ => Fault::Caller,
+        };
+        Self::new(fault, chain(&error))
     }
 }
 
@@ -108,5 +113,30 @@ fn end(outcome: Outcome) -> MachineEnd {
         Outcome::Failed(error) => MachineEnd::Hypervisor(error.to_string()),
         // Power-off; a cancelled set is one that the host program ends with this process.
         _ => MachineEnd::PowerOff,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::FaultCode;
+
+    #[test]
+    fn a_file_that_the_host_cannot_give_is_the_hosts_fault() {
+        let read = BootError::Read {
+            part: "the kernel",
+            source: std::io::Error::other("a broken disk"),
+        };
+        let overlay = BootError::Overlay {
+            part: "the kernel",
+            source: MemoryError::Layout,
+        };
+        for (error, fault) in [
+            (read, FaultCode::Host),
+            (overlay, FaultCode::Host),
+            (BootError::NotAKernel, FaultCode::Caller),
+        ] {
+            assert_eq!(Refusal::from(error).fault, fault);
+        }
     }
 }

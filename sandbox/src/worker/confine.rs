@@ -12,7 +12,11 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
+use libc::c_uint;
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use thiserror::Error;
@@ -44,22 +48,60 @@ pub(super) fn single_threaded() -> Result<(), Threaded> {
 
 /// Closes every descriptor but the standard ones, lets go of the working directory, and ignores the
 /// signal by which a file size limit would kill the worker. The first thing that a worker does.
-pub(super) fn drop_inherited() {
+pub(super) fn drop_inherited() -> Result<(), NotConfined> {
+    // It stays where it is only if `/` cannot be entered, which harms nobody.
+    let _ = rustix::process::chdir("/");
     // SAFETY: nothing of this program has opened a descriptor before `init`, which is documented to
     // come first in `main`; what is open beyond the standard ones came from the parent and has no
     // owner here. Ignoring a signal touches no memory.
-    unsafe {
-        libc::close_range(3, libc::c_uint::MAX, 0);
+    let closed = unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        close_range(3, c_uint::MAX)
+    };
+    closed.map_err(|source| NotConfined {
+        control: "inherited descriptors",
+        source,
+    })
+}
+
+/// # Safety
+/// Nothing in this process owns a descriptor from `first` to `last`.
+unsafe fn close_range(first: c_uint, last: c_uint) -> io::Result<()> {
+    // SAFETY: the caller's promise.
+    match unsafe { libc::close_range(first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
-    // It stays where it is only if `/` cannot be entered, which harms nobody.
-    let _ = rustix::process::chdir("/");
+}
+
+/// Whether this host lets a worker give up everything, tried in a process that is forked for it.
+pub(crate) fn probe() -> io::Result<()> {
+    // SAFETY: no descriptor has this number; it shows whether there is such a system call.
+    unsafe { close_range(c_uint::MAX, c_uint::MAX) }?;
+    let identity = Identity::present();
+    let attempt = move || {
+        enter_as(&identity).map_err(|refused| refused.source)?;
+        // Enough is known: nothing is to be executed.
+        Err(Errno::CANCELED.into())
+    };
+    let mut command = Command::new("/");
+    // SAFETY: after the fork, `enter_as` makes system calls only: it allocates nothing and takes no
+    // lock that another thread of the parent could have held.
+    unsafe { command.pre_exec(attempt) };
+    match command.status() {
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::CANCELED) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Gives up everything. Call it while the process has one thread.
 pub(super) fn enter() -> Result<(), NotConfined> {
+    enter_as(&Identity::present())
+}
+
+fn enter_as(identity: &Identity) -> Result<(), NotConfined> {
     let control = |control| move |source: io::Error| NotConfined { control, source };
-    leave_namespaces().map_err(control("the network (unshare)"))?;
+    leave_namespaces(identity).map_err(control("the network (unshare)"))?;
     limit_resources().map_err(control("core dumps (RLIMIT_CORE)"))?;
     drop_capabilities().map_err(control("its capabilities"))?;
     rustix::thread::set_no_new_privs(true)
@@ -68,17 +110,32 @@ pub(super) fn enter() -> Result<(), NotConfined> {
         .map_err(|errno| control("being traced (PR_SET_DUMPABLE)")(errno.into()))
 }
 
-fn leave_namespaces() -> io::Result<()> {
+/// The maps by which a process stays who it is in a user namespace.
+struct Identity {
+    users: String,
+    groups: String,
+}
+
+impl Identity {
+    fn present() -> Self {
+        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        Self {
+            users: format!("{user} {user} 1"),
+            groups: format!("{group} {group} 1"),
+        }
+    }
+}
+
+fn leave_namespaces(identity: &Identity) -> io::Result<()> {
     let spaces = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     if unshare(spaces).is_ok() {
         return Ok(());
     }
     // A plain user may do it inside a user namespace of its own, in which it stays who it is.
-    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     unshare(spaces | UnshareFlags::NEWUSER)?;
     fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
-    fs::write("/proc/self/gid_map", format!("{group} {group} 1"))
+    fs::write("/proc/self/uid_map", &identity.users)?;
+    fs::write("/proc/self/gid_map", &identity.groups)
 }
 
 fn unshare(spaces: UnshareFlags) -> io::Result<()> {
@@ -121,6 +178,8 @@ fn drop_capabilities() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{SocketAddr, TcpStream, UdpSocket};
+
     use super::*;
 
     fn status(field: &str) -> String {
@@ -132,26 +191,53 @@ mod tests {
         line.trim().to_owned()
     }
 
-    /// The controls are a thread's own (all but dumpable and the limits), so a thread can try them.
     #[test]
-    fn a_confined_thread_has_no_network_and_no_capability() {
-        std::thread::spawn(|| {
-            enter().unwrap();
-            assert_eq!(status("CapEff:"), "0000000000000000");
-            assert_eq!(status("CapPrm:"), "0000000000000000");
-            assert_eq!(status("NoNewPrivs:"), "1");
-            let interfaces = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-            let up: Vec<&str> = interfaces.lines().skip(2).collect();
-            assert!(
-                up.iter().all(|line| line.trim_start().starts_with("lo:")),
-                "{up:?}"
-            );
-            assert!(std::net::TcpStream::connect("127.0.0.1:1").is_err());
-            let datagram = std::net::UdpSocket::bind("0.0.0.0:0")
-                .and_then(|socket| socket.send_to(b"x", "127.0.0.1:9"));
-            assert!(datagram.is_err());
-        })
-        .join()
-        .unwrap();
+    fn descriptors_that_stay_open_are_told() {
+        // SAFETY: a range that ends before it begins holds no descriptor.
+        let refused = unsafe { close_range(2, 1) }.unwrap_err();
+        assert_eq!(Errno::from_io_error(&refused), Some(Errno::INVAL));
+    }
+
+    #[test]
+    fn a_probe_changes_nothing_here() {
+        let before = status("NoNewPrivs:");
+        let space = || fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let here = space();
+        probe().unwrap();
+        assert_eq!((status("NoNewPrivs:"), space()), (before, here));
+    }
+
+    /// A child can try it as any user: a process with other threads cannot enter a user namespace.
+    #[test]
+    fn a_confined_process_has_no_network_and_no_capability() {
+        let identity = Identity::present();
+        let no_network = || {
+            let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+            let stream = TcpStream::connect(nowhere).err();
+            let datagram = UdpSocket::bind("0.0.0.0:0").and_then(|s| s.send_to(b"x", nowhere));
+            stream.as_ref().and_then(Errno::from_io_error) == Some(Errno::NETUNREACH)
+                && datagram.is_err()
+        };
+        let mut command = Command::new("cat");
+        command.args(["/proc/self/status", "/proc/self/net/dev"]);
+        let confine = move || {
+            enter_as(&identity).map_err(|refused| refused.source)?;
+            no_network().then_some(()).ok_or(Errno::EXIST.into())
+        };
+        // SAFETY: as in `probe`; addresses that are numbers need no allocation either.
+        unsafe { command.pre_exec(confine) };
+        let output = command.output().unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let (status, interfaces) = shown.split_once("Inter-|").unwrap();
+        for line in [
+            "CapEff:\t0000000000000000",
+            "CapPrm:\t0000000000000000",
+            "NoNewPrivs:\t1",
+        ] {
+            assert!(status.contains(line), "{line}: {status}");
+        }
+        for line in interfaces.lines().skip(2) {
+            assert!(line.trim_start().starts_with("lo:"), "{line}");
+        }
     }
 }

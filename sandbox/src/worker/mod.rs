@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 use hv_core::Fault;
 
+pub(crate) use confine::probe;
+
+use self::confine::NotConfined;
 use crate::control::{self, FaultCode, Refusal, Report};
 use crate::host::receive_plan;
 use crate::plan::{PLAN_VERSION, Plan};
@@ -43,13 +46,13 @@ pub fn init() {
 
 fn run() -> ! {
     let started = monotonic_ns();
-    confine::drop_inherited();
+    let inherited = confine::drop_inherited();
     let Ok((control, plan, files)) = receive() else {
         exit(SPEECHLESS)
     };
     let reporter = Arc::new(Reporter(control));
     reporter.phase_at(Phase::WorkerStarted, started);
-    if let Err(refusal) = work(&reporter, &plan, files) {
+    if let Err(refusal) = work(&reporter, &plan, files, inherited) {
         reporter.send(&Report::Refused(refusal));
     }
     exit(REPORTED)
@@ -66,9 +69,16 @@ fn receive() -> io::Result<(UnixStream, Plan, Vec<OwnedFd>)> {
     Ok((control, plan, files))
 }
 
-fn work(reporter: &Arc<Reporter>, plan: &Plan, files: Vec<OwnedFd>) -> Result<(), Refusal> {
+fn work(
+    reporter: &Arc<Reporter>,
+    plan: &Plan,
+    files: Vec<OwnedFd>,
+    inherited: Result<(), NotConfined>,
+) -> Result<(), Refusal> {
     confine::single_threaded().map_err(|error| Refusal::new(Fault::Caller, error))?;
-    confine::enter().map_err(|error| Refusal::new(Fault::Host, error))?;
+    inherited
+        .and_then(|()| confine::enter())
+        .map_err(|error| Refusal::new(Fault::Host, error))?;
     reporter.phase(Phase::Confined);
     reporter.end_with_the_host()?;
     let end = vmm::run(plan, Files::new(&plan.roles, files), reporter)?;

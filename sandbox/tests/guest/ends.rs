@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sandbox::{EndReason, Error, ExecSpec, Sandbox};
 use tokio::time::sleep;
@@ -63,7 +63,7 @@ async fn guest_that_panics(fixture: &Fixture) -> Result<()> {
     let cut_short = guest.output(ExecSpec::new("sh").args(["-c", script])).await;
     let reason = guest.wait().await;
     let EndReason::Panicked(text) = &reason else {
-        anyhow::bail!("{reason:?}; the command: {cut_short:?}");
+        bail!("{reason:?}; the command: {cut_short:?}");
     };
     assert!(text.contains("Out of memory"), "{text}");
     assert!(
@@ -95,13 +95,22 @@ async fn dropped_handle_leaves_no_worker(fixture: &Fixture) -> Result<()> {
 
 async fn dropped_start_leaves_no_worker(fixture: &Fixture) -> Result<()> {
     let before = children()?;
-    let start = tokio::time::timeout(Duration::from_millis(300), fixture.small().start()).await;
-    assert!(start.is_err(), "it started too soon for this test");
-    let left = |now: Vec<PathBuf>| now.into_iter().find(|child| !before.contains(child));
-    match left(children()?) {
-        Some(worker) => until_gone(&worker).await,
-        None => Ok(()),
-    }
+    let worker = async {
+        loop {
+            let new = |child: &PathBuf| !before.contains(child);
+            if let Some(worker) = children()?.into_iter().find(new) {
+                return anyhow::Ok(worker);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // The start comes first, so that there is something to see; seeing it drops the start.
+    let worker = tokio::select! {
+        biased;
+        started = fixture.small().start() => bail!("no worker was seen before the end: {started:?}"),
+        worker = worker => worker?,
+    };
+    until_gone(&worker).await
 }
 
 /// The folder of `/proc` that is there as long as the worker is.

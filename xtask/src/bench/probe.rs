@@ -121,7 +121,6 @@ mod tests {
         let assets = |own_kernel| Assets {
             own_kernel,
             kernel: "/k".into(),
-            bzimage: "/b".into(),
             initrd: "/i".into(),
             root: "/r".into(),
         };

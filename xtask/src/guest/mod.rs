@@ -46,15 +46,12 @@ pub(crate) enum Which {
 }
 
 /// What a sandbox needs to boot; all are files.
-#[expect(dead_code, reason = "for the commands that boot a sandbox")]
 #[derive(Debug, Clone)]
 pub(crate) struct Assets {
     /// Whether [`Assets::kernel`] is our own.
     pub(crate) own_kernel: bool,
     /// The kernel as 64-bit ELF with a PVH entry.
     pub(crate) kernel: PathBuf,
-    /// The same kernel as bzImage.
-    pub(crate) bzimage: PathBuf,
     /// The initial RAM disk for this kernel.
     pub(crate) initrd: PathBuf,
     /// The EROFS image of the root file system.
@@ -75,7 +72,6 @@ pub(crate) fn assets(which: Which) -> Result<Assets> {
     Ok(Assets {
         own_kernel: own.is_some(),
         kernel: kernel_dir.join("vmlinux"),
-        bzimage: kernel_dir.join("bzImage"),
         initrd,
         root: root::ensure()?,
     })

@@ -19,6 +19,11 @@ const ANYWHERE: &[(&str, Run)] = &[
     ("cli::usage_errors_are_told", usage_errors_are_told),
     ("cli::impossible_settings", impossible_settings),
     ("cli::doctor_and_completions", doctor_and_completions),
+    (
+        "cli::closed_or_full_output_is_no_panic",
+        closed_or_full_output_is_no_panic,
+    ),
+    ("cli::help_has_examples", help_has_examples),
 ];
 
 /// What needs a host and files with which a guest starts, even where it does not come to that.
@@ -32,6 +37,14 @@ const WITH_GUEST: &[(&str, Run)] = &[
     ("cli::command_that_cannot_start", command_that_cannot_start),
     ("cli::streams_pass_through", streams_pass_through),
     ("cli::timeout_ends_the_command", timeout_ends_the_command),
+    (
+        "cli::output_nobody_reads_ends_the_command",
+        output_nobody_reads_ends_the_command,
+    ),
+    (
+        "cli::output_that_cannot_be_written_is_told",
+        output_that_cannot_be_written_is_told,
+    ),
     ("cli::interrupt_leaves_nothing", interrupt_leaves_nothing),
     ("cli::death_leaves_nothing", death_leaves_nothing),
 ];
@@ -60,6 +73,8 @@ fn usage_errors_are_told() -> Result<()> {
     for arguments in [
         &["run"][..],
         &["run", "--cpus", "x", "--", "true"],
+        &["run", "--memory", "x", "--", "true"],
+        &["run", "--memory", "100K", "--", "true"],
         &["walk"],
         &["run", "--read-only", "true"],
     ] {
@@ -101,6 +116,48 @@ fn doctor_and_completions() -> Result<()> {
         completions.status == 0 && completions.stdout.contains("--workspace"),
         "no completions"
     );
+    Ok(())
+}
+
+/// `coffer doctor | head -1`, and a full disk.
+fn closed_or_full_output_is_no_panic() -> Result<()> {
+    for (arguments, statuses) in [
+        (&["doctor"][..], &[0, 1][..]),
+        (&["doctor", "--json"], &[0, 1]),
+        (&["completions", "bash"], &[0]),
+    ] {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let closed = Ended::of(coffer(arguments).stdout(writer))?;
+        ensure!(
+            statuses.contains(&closed.status) && closed.stderr.is_empty(),
+            "{arguments:?}: {closed:?}"
+        );
+        let full = fs::File::options().write(true).open("/dev/full")?;
+        let full = Ended::of(coffer(arguments).stdout(full))?;
+        ensure!(
+            full.status == 125 && full.stderr.contains("cannot write standard output"),
+            "{arguments:?}: {full:?}"
+        );
+    }
+    // A line of ours that cannot be written either.
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let failed = coffer(["run", "--memory", "0", "--", "true"])
+        .stderr(writer)
+        .status()?;
+    ensure!(failed.code() == Some(125), "{failed}");
+    Ok(())
+}
+
+fn help_has_examples() -> Result<()> {
+    for command in ["run", "doctor", "completions"] {
+        let help = Ended::of(&mut coffer([command, "--help"]))?;
+        ensure!(
+            help.status == 0 && help.stdout.contains(&format!("\n  coffer {command} ")),
+            "{help:?}"
+        );
+    }
     Ok(())
 }
 
@@ -217,8 +274,32 @@ fn timeout_ends_the_command() -> Result<()> {
         "sleep",
         "1000",
     ]))?;
-    ensure!(ended.status == 124, "{ended:?}");
+    ended.failed_with(124, "the command did not end within 500 ms")
+}
+
+/// `coffer run -- yes | head -1`.
+fn output_nobody_reads_ends_the_command() -> Result<()> {
+    let mut coffer = coffer(["run", "--", "yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut line = [0; 2];
+    let mut stdout = coffer.stdout.take().context("no output")?;
+    stdout.read_exact(&mut line)?;
+    drop(stdout);
+    let output = coffer.wait_with_output()?;
+    ensure!(
+        &line == b"y\n" && output.status.code() == Some(141) && output.stderr.is_empty(),
+        "{line:?} {output:?}"
+    );
     Ok(())
+}
+
+fn output_that_cannot_be_written_is_told() -> Result<()> {
+    let full = fs::File::options().write(true).open("/dev/full")?;
+    let script = "echo lost; sleep 1000";
+    Ended::of(coffer(["run", "--", "sh", "-c", script]).stdout(full))?
+        .failed_with(125, "cannot write standard output: No space left")
 }
 
 /// A `coffer` whose command runs, with the folder of `/proc` of its worker.

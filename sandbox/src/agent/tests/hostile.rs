@@ -300,6 +300,35 @@ async fn greetings_are_checked() {
 }
 
 #[tokio::test]
+async fn what_a_guest_lets_wait_is_bounded() {
+    let client = AgentClient::connect(liar(vec![])).await.unwrap();
+    let (read, write, ping) = (
+        || client.read_file(b"/x", 0, 1),
+        || client.write_file(b"/x", 0, b""),
+        || client.ping(),
+    );
+    for _ in 0..crate::protocol::MAX_EXECS + crate::protocol::MAX_TRANSFERS {
+        // A caller that gives up does not free the guest of its answer.
+        within(until_asked(read())).await;
+        within(until_asked(ping())).await;
+    }
+    let refusals = [
+        within(read()).await.map(drop),
+        within(write()).await,
+        within(ping()).await,
+        within(client.exec(sh("true"))).await.map(drop),
+    ];
+    for refusal in refusals {
+        assert!(matches!(refusal, Err(AgentError::TooMany)), "{refusal:?}");
+    }
+}
+
+/// Polls a call once, which queues its request.
+async fn until_asked(call: impl Future) {
+    tokio::select! { biased; _ = call => panic!("nobody answers"), () = tokio::task::yield_now() => {} }
+}
+
+#[tokio::test]
 async fn a_silent_guest_is_gone() {
     assert!(connect_error(vec![]).await.is_gone());
 }

@@ -1,5 +1,6 @@
 //! The tables as a guest reads them, and as the ACPI compiler does where it is installed.
 
+use std::io::Write as _;
 use std::process::Command;
 
 use super::*;
@@ -171,7 +172,10 @@ fn machines_that_cannot_be_described_are_refused() {
 fn the_acpi_compiler_reads_every_table() {
     let version = Command::new("iasl").arg("-v").output();
     if version.is_err() {
-        println!("skipped: iasl (acpica-tools) is not installed");
+        // Past the test runner's capture. A closed standard error is no reason to fail.
+        let skip =
+            "SKIP boot::acpi::tests::the_acpi_compiler_reads_every_table: iasl is not installed\n";
+        drop(std::io::stderr().write_all(skip.as_bytes()));
         return;
     }
     let devices = devices(8);
