@@ -18,6 +18,8 @@ const MAX_REPORT: usize = 16 * 1024;
 pub(crate) enum Report {
     /// A phase of the start was reached, at a time of the host's monotonic clock in nanoseconds.
     Phase(Phase, u64),
+    /// A device does not work any more; the machine goes on. One line for a person.
+    Broken(String),
     /// The machine could not be built.
     Refused(Refusal),
     /// The machine ran and has ended.
@@ -115,6 +117,7 @@ mod tests {
     fn reports() -> Vec<Report> {
         vec![
             Report::Phase(Phase::VcpuEntered, 17),
+            Report::Broken("virtio-fs device: why".into()),
             Report::Refused(Refusal {
                 fault: FaultCode::Caller,
                 message: "no".into(),

@@ -49,6 +49,7 @@ pub struct Sandbox {
 struct Watched {
     console: Console,
     timeline: Arc<Mutex<BootTimeline>>,
+    broken: Arc<Mutex<Vec<String>>>,
     end: watch::Receiver<Option<End>>,
     kill: Arc<Notify>,
 }
@@ -61,6 +62,9 @@ enum End {
     /// The machine ran.
     Ran(EndReason),
 }
+
+/// Most broken devices that are told of.
+const MAX_BROKEN: usize = 16;
 
 impl Sandbox {
     /// Settings for a sandbox of the guest that [`GuestFiles::locate`] finds.
@@ -173,10 +177,13 @@ impl Sandbox {
         self.watched.console.tail()
     }
 
-    /// Why the console log file is not written any more, if it is not.
+    /// What does not work any more while the machine goes on, one line each: devices that the guest
+    /// broke or the host failed, and a console log that is not written any more.
     #[must_use]
-    pub fn console_problem(&self) -> Option<String> {
-        self.watched.console.problem()
+    pub fn problems(&self) -> Vec<String> {
+        let broken = self.watched.broken().clone();
+        let log = self.watched.console.problem();
+        broken.into_iter().chain(log).collect()
     }
 
     /// The process id of the vmm worker.
@@ -286,6 +293,18 @@ impl Watched {
         self.timeline().mark(phase, at);
     }
 
+    fn broken(&self) -> MutexGuard<'_, Vec<String>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what a worker says about a device. It says so once a device, unless it is not ours any more.
+    fn note_broken(&self, device: &str) {
+        let mut broken = self.broken();
+        if broken.len() < MAX_BROKEN {
+            broken.push(printable(device));
+        }
+    }
+
     async fn ended(&self) -> End {
         let mut end = self.end.clone();
         let ended = end
@@ -356,6 +375,7 @@ fn supervise(
     let watched = Watched {
         console,
         timeline: Arc::default(),
+        broken: Arc::default(),
         end,
         kill: Arc::default(),
     };
@@ -393,6 +413,7 @@ impl Supervisor {
                             return self.refuse(message).await;
                         }
                     }
+                    Some(Ok(Report::Broken(device))) => self.watched.note_broken(&device),
                     Some(Ok(report)) => last = Some(report),
                     Some(Err(_)) | None => break,
                 },
@@ -435,7 +456,7 @@ impl Supervisor {
     async fn finish(mut self, mut last: Option<Report>, buffer: &mut [u8]) -> End {
         let drain = async {
             while let Some(Ok(report)) = self.process.report().await {
-                if !matches!(report, Report::Phase(..)) {
+                if !matches!(report, Report::Phase(..) | Report::Broken(_)) {
                     last = Some(report);
                 }
             }

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hv_core::{Event, Partition};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
@@ -47,6 +47,10 @@ impl fmt::Debug for IrqLine {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[derive(Debug)]
 struct Shared {
     line: IrqLine,
@@ -54,6 +58,16 @@ struct Shared {
     generation: AtomicU32,
     needs_reset: AtomicBool,
     failure: Mutex<Option<String>>,
+    listener: Mutex<Option<Listener>>,
+}
+
+/// Who is told of a device's first failure.
+struct Listener(Box<dyn FnOnce(&str) + Send>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// A device's way to its driver. Clones are handles on the same one; any thread may use it.
@@ -70,6 +84,7 @@ impl Interrupt {
             generation: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
             failure: Mutex::new(None),
+            listener: Mutex::new(None),
         }))
     }
 
@@ -93,11 +108,11 @@ impl Interrupt {
             text = format!("{text}: {error}");
             source = error.source();
         }
-        *self
-            .0
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(text);
+        let listener = lock(&self.0.listener).take();
+        if let Some(Listener(tell)) = listener {
+            tell(&text);
+        }
+        *lock(&self.0.failure) = Some(text);
         self.0.needs_reset.store(true, Ordering::Release);
         self.raise(VIRTIO_MMIO_INT_CONFIG);
     }
@@ -105,8 +120,13 @@ impl Interrupt {
     /// Why the device last needed a reset.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        let failure = self.0.failure.lock();
-        failure.unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0.failure).clone()
+    }
+
+    /// Tells `listener` why the device first needs a reset; later failures, which a guest can bring about as often as it
+    /// likes, are not told. Replaces an earlier listener.
+    pub fn on_failure(&self, listener: impl FnOnce(&str) + Send + 'static) {
+        *lock(&self.0.listener) = Some(Listener(Box::new(listener)));
     }
 
     fn raise(&self, bits: u32) {
@@ -145,6 +165,7 @@ impl Interrupt {
             generation: _,
             needs_reset,
             failure: _,
+            listener: _,
         } = &*self.0;
         status.store(0, Ordering::Release);
         needs_reset.store(false, Ordering::Release);

@@ -41,7 +41,7 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     }
     let tty = options.tty || terminal::is_interactive();
     let result = command(&sandbox, options, workspace.as_deref(), tty).await;
-    if let Some(problem) = sandbox.console_problem() {
+    for problem in sandbox.problems() {
         say(&format!("coffer: {problem}"));
     }
     // The command is done and its changes are on the host: the machine need not end gracefully.

@@ -51,20 +51,26 @@ impl Devices {
         reporter: &Arc<Reporter>,
     ) -> Result<Self, Refusal> {
         let console = Console::new(files.take(Role::Console)?, reporter).map_err(host)?;
-        let mut machine = Assembly::new(partition, ram)?;
+        let mut machine = Assembly::new(partition, ram, reporter)?;
         machine.legacy(power, plan.serial.then_some(&console))?;
         let port = ConsolePort::console(console.sink().map_err(host)?);
-        machine.add(devices::console::Console::new(vec![port]).map_err(host)?)?;
-        machine.add(Rng::new(OsEntropy))?;
-        machine.add(sockets(files)?)?;
+        machine.add(
+            "console",
+            devices::console::Console::new(vec![port]).map_err(host)?,
+        )?;
+        machine.add("random number generator", Rng::new(OsEntropy))?;
+        machine.add("sockets", sockets(files)?)?;
         if let Some(root) = files.take_optional(Role::Root) {
             let disk = FileDisk::new(File::from(root), DiskAccess::ReadOnly).map_err(caller)?;
-            machine.add(Block::new(disk, "root"))?;
+            machine.add("root disk", Block::new(disk, "root"))?;
         }
         for (number, share) in plan.shares.iter().enumerate() {
             let root = files.take(Role::Share(number))?;
             let backend = Share::new(root, share, plan.shares.len()).map_err(host)?;
-            machine.add(Fs::new(&share.tag, 1, Arc::new(backend)).map_err(caller)?)?;
+            machine.add(
+                "share",
+                Fs::new(&share.tag, 1, Arc::new(backend)).map_err(caller)?,
+            )?;
         }
         let devices = machine.finish();
         console.watch(&devices.bus);
@@ -94,10 +100,15 @@ struct Assembly<'a> {
     windows: DeviceWindows,
     announced: Vec<AnnouncedDevice>,
     connected: Vec<VirtioMmio>,
+    reporter: &'a Arc<Reporter>,
 }
 
 impl<'a> Assembly<'a> {
-    fn new(partition: &'a Arc<dyn Partition>, ram: &'a GuestRam) -> Result<Self, Refusal> {
+    fn new(
+        partition: &'a Arc<dyn Partition>,
+        ram: &'a GuestRam,
+        reporter: &'a Arc<Reporter>,
+    ) -> Result<Self, Refusal> {
         let lines = match partition.irq().layout() {
             IrqLayout::X86_64 { lines, .. } => lines,
             _ => return Err(Refusal::new(Fault::Host, "this machine has no I/O APIC")),
@@ -109,6 +120,7 @@ impl<'a> Assembly<'a> {
             windows: DeviceWindows::new(lines)?,
             announced: Vec::new(),
             connected: Vec::new(),
+            reporter,
         })
     }
 
@@ -140,7 +152,12 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
-    fn add(&mut self, device: impl VirtioDevice + 'static) -> Result<(), Refusal> {
+    /// Adds a device; `what` is its name in reports.
+    fn add(
+        &mut self,
+        what: &'static str,
+        device: impl VirtioDevice + 'static,
+    ) -> Result<(), Refusal> {
         let window = self.windows.allocate()?;
         let device = connect(
             Box::new(device),
@@ -149,8 +166,11 @@ impl<'a> Assembly<'a> {
             &mut self.bus,
             window.address,
             window.line,
-        );
-        self.connected.push(device.map_err(host)?);
+        )
+        .map_err(host)?;
+        let reporter = Arc::clone(self.reporter);
+        device.on_failure(move |why| reporter.broken(what, why));
+        self.connected.push(device);
         self.announced.push(window);
         Ok(())
     }

@@ -118,6 +118,11 @@ impl Reporter {
         self.send(&Report::Phase(phase, at));
     }
 
+    /// Reports that a device does not work any more.
+    pub(crate) fn broken(&self, device: &str, why: &str) {
+        self.send(&Report::Broken(format!("{device}: {why}")));
+    }
+
     fn send(&self, report: &Report) {
         // When it fails the host program is gone, and the watching thread ends this process.
         drop(control::send(&self.0, report));

@@ -102,6 +102,11 @@ impl MmioTransport {
         self.interrupt.failure()
     }
 
+    /// Tells `listener` why the device first asks its driver for a reset.
+    pub fn on_failure(&self, listener: impl FnOnce(&str) + Send + 'static) {
+        self.interrupt.on_failure(listener);
+    }
+
     /// The queues of a device that is not running.
     #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn queue_states(&self) -> Vec<crate::virtio::QueueState> {

@@ -325,12 +325,16 @@ fn a_panic_asks_for_a_reset_and_nothing_is_done_twice() {
         Ok(())
     });
     let mut driver = Driver::running(Box::new(device));
+    let (told, heard) = channel();
+    let listener = move |why: &str| told.send(why.to_owned()).unwrap();
+    driver.transport.on_failure(listener);
     let buffer = driver.writable(13);
     driver.push(0, 0, &[buffer]);
     driver.kick(0);
     driver.wait_needs_reset();
     let failure = driver.transport.failure().unwrap();
     assert_eq!(failure, "the device's thread panicked");
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [failure]);
     driver.settle();
     assert_eq!(driver.rings[0].used_index(), 1, "done once");
     driver.init(u64::MAX);
