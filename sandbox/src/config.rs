@@ -15,6 +15,9 @@ pub const MIN_MEMORY_MIB: u64 = 64;
 pub const MAX_VCPUS: u32 = 64;
 
 /// A directory of the host that the guest sees.
+///
+/// The directories of one sandbox may not lie in each other: what is read-only could be reached through the other, and an
+/// inner one replaced by a link.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mount {
     /// The directory on the host.
@@ -143,7 +146,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Appends the guest's console to a file as well.
+    /// Appends the guest's console to a file as well, up to 64 MiB. It may not lie where the guest can write.
     pub fn console_log(mut self, file: impl Into<PathBuf>) -> Self {
         self.console_log = Some(file.into());
         self
@@ -156,7 +159,8 @@ impl SandboxBuilder {
     }
 
     /// A program that calls [`crate::worker::init`] first thing, to be the worker. The present
-    /// program is, unless this is set.
+    /// program is, unless this is set. Like the guest's files it may not lie where the guest can
+    /// write: the next start would run what the guest put there.
     pub fn worker_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.worker_program = Some(program.into());
         self
