@@ -210,9 +210,9 @@ impl GuestFiles {
     /// the user's data folder. The last is returned when none is there.
     #[must_use]
     pub fn locate() -> Self {
-        let named = std::env::var_os("COFFERDAM_GUEST").map(PathBuf::from);
+        let named = std::env::var_os("COFFERDAM_GUEST").filter(|folder| !folder.is_empty());
         if let Some(folder) = named {
-            return Self::in_folder(&folder);
+            return Self::in_folder(Path::new(&folder));
         }
         let data = data_folder().join("cofferdam/guest");
         let found = beside_program()

@@ -71,8 +71,9 @@ pub(crate) enum Command {
 /// The guest's files.
 #[derive(Debug, Args)]
 pub(crate) struct GuestOptions {
-    /// Folder with the guest's files, as `cargo xtask guest` makes it
-    #[arg(long, value_name = "DIR", env = "COFFERDAM_GUEST")]
+    /// Folder with the guest's files, as `cargo xtask guest` makes it [default: COFFERDAM_GUEST, or
+    /// where the library looks]
+    #[arg(long, value_name = "DIR")]
     guest: Option<PathBuf>,
     /// Kernel: a 64-bit ELF with PVH entry, or a bzImage
     #[arg(long, value_name = "FILE")]

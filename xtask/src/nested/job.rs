@@ -9,15 +9,19 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio, id},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 
-use super::NestedJob;
+use super::{Clock, NestedJob};
 use crate::host;
 
 /// Where the emulated host mounts the job's folder.
 const INSIDE: &str = "/run/nested";
+
+/// The file that the emulated host writes each second of its time, if it is there.
+const ALIVE: &str = "alive";
 
 /// What the command sees of our own environment.
 const PASSED_ON: &[&str] = &[
@@ -54,7 +58,16 @@ impl JobFolder {
         fs::create_dir_all(folder.results(job))?;
         fs::create_dir_all(folder.path.join("out"))?;
         fs::write(folder.path.join("command"), script(job)?)?;
+        if job.clock == Clock::Instructions {
+            fs::write(folder.path.join(ALIVE), "")?;
+        }
         Ok(folder)
+    }
+
+    /// How long ago the emulated host gave a sign of life, if it is to give any.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let data = fs::metadata(self.path.join(ALIVE)).ok()?;
+        data.modified().ok()?.elapsed().ok()
     }
 
     /// The folder on our side.
@@ -198,6 +211,16 @@ mod tests {
     #[test]
     fn empty_command_is_refused() {
         assert!(script(&NestedJob::new::<&str>([])).is_err());
+    }
+
+    #[test]
+    fn signs_of_life_are_wanted_with_time_by_instructions_only() {
+        let silence = |clock| {
+            let job = NestedJob::new(["true"]).clock(clock);
+            JobFolder::create(&job).unwrap().silence()
+        };
+        assert_eq!(silence(Clock::Wall), None);
+        assert!(silence(Clock::Instructions).is_some());
     }
 
     #[test]

@@ -17,21 +17,39 @@ use super::{Clock, NestedJob, NestedResult, Output, TIMED_OUT, image::Image, job
 /// Everything here shortens the start.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on";
 
-/// Boots the machine, passes the command's output on, waits for the end.
-pub(super) fn run(job: &NestedJob, image: &Image, folder: &JobFolder) -> Result<NestedResult> {
+/// No sign of life for so long means that QEMU executes no instruction any more. On a busy machine a second of the
+/// emulated host takes half a minute.
+const STALLED: Duration = Duration::from_secs(180);
+
+/// How QEMU ended.
+#[derive(Debug)]
+enum Ended {
+    Itself(ExitStatus),
+    /// By us, because it took too long.
+    TooLate,
+    /// By us, because it got stuck.
+    Stalled,
+}
+
+/// Boots the machine, passes the command's output on, waits for the end. Nothing, if QEMU got stuck.
+pub(super) fn run(
+    job: &NestedJob,
+    image: &Image,
+    folder: &JobFolder,
+) -> Result<Option<NestedResult>> {
     let stdout = Stream::create(&folder.path().join("stdout"))?;
     let stderr = Stream::create(&folder.path().join("stderr"))?;
     let mut qemu = start(job, image, folder)?;
     let stdout = stdout.follow(job.output, io::stdout())?;
     let stderr = stderr.follow(job.output, io::stderr())?;
-    let ended = wait(&mut qemu, job.timeout)?;
+    let ended = wait(&mut qemu, job.timeout, || folder.silence())?;
     let (stdout, stderr) = (stdout.finish()?, stderr.finish()?);
     let status = status(job, folder, ended)?;
-    Ok(NestedResult {
+    Ok(status.map(|status| NestedResult {
         status,
         stdout,
         stderr,
-    })
+    }))
 }
 
 fn start(job: &NestedJob, image: &Image, folder: &JobFolder) -> Result<Child> {
@@ -53,18 +71,19 @@ fn start(job: &NestedJob, image: &Image, folder: &JobFolder) -> Result<Child> {
         .context("cannot start QEMU")
 }
 
-/// The command's exit status, or what the end of QEMU (none: it was stopped by us) means.
-fn status(job: &NestedJob, folder: &JobFolder, ended: Option<ExitStatus>) -> Result<u8> {
+/// The command's exit status, or what the end of QEMU means.
+fn status(job: &NestedJob, folder: &JobFolder, ended: Ended) -> Result<Option<u8>> {
     match (folder.status()?, ended) {
-        (Some(status), _) => Ok(status),
-        (None, None) => {
+        (Some(status), _) => Ok(Some(status)),
+        (None, Ended::Stalled) => Ok(None),
+        (None, Ended::TooLate) => {
             eprintln!(
                 "xtask: the emulated host was stopped after {} s",
                 job.timeout.as_secs()
             );
-            Ok(TIMED_OUT)
+            Ok(Some(TIMED_OUT))
         }
-        (None, Some(qemu)) => Err(died(qemu, folder.path())),
+        (None, Ended::Itself(qemu)) => Err(died(qemu, folder.path())),
     }
 }
 
@@ -132,20 +151,28 @@ fn option_path(path: &Path) -> Result<String> {
     Ok(text.replace(',', ",,"))
 }
 
-/// Waits for QEMU's end; kills it and returns nothing when it takes too long.
-fn wait(qemu: &mut Child, timeout: Duration) -> Result<Option<ExitStatus>> {
+/// Waits for QEMU's end, and brings it about when it takes too long or is silent for too long.
+fn wait(
+    qemu: &mut Child,
+    timeout: Duration,
+    silence: impl Fn() -> Option<Duration>,
+) -> Result<Ended> {
     let start = Instant::now();
-    loop {
+    let ended = loop {
         if let Some(status) = qemu.try_wait()? {
-            return Ok(Some(status));
+            return Ok(Ended::Itself(status));
         }
         if start.elapsed() >= timeout {
-            qemu.kill()?;
-            qemu.wait()?;
-            return Ok(None);
+            break Ended::TooLate;
+        }
+        if silence().is_some_and(|silence| silence >= STALLED) {
+            break Ended::Stalled;
         }
         thread::sleep(Duration::from_millis(10));
-    }
+    };
+    qemu.kill()?;
+    qemu.wait()?;
+    Ok(ended)
 }
 
 /// Says what is known about an emulated host that ended before its command.
@@ -302,15 +329,16 @@ mod tests {
     }
 
     #[test]
-    fn machine_that_runs_too_long_is_killed() {
+    fn machine_that_runs_too_long_or_is_silent_is_killed() {
         let spawn = |seconds: &str| Command::new("sleep").arg(seconds).spawn().unwrap();
-        assert!(wait(&mut spawn("1000"), Duration::ZERO).unwrap().is_none());
-        assert!(
-            wait(&mut spawn("0"), Duration::from_secs(600))
-                .unwrap()
-                .unwrap()
-                .success()
-        );
+        let end = |seconds, timeout, silence: Option<Duration>| {
+            wait(&mut spawn(seconds), timeout, || silence).unwrap()
+        };
+        assert!(matches!(end("1000", Duration::ZERO, None), Ended::TooLate));
+        let long = Duration::from_secs(600);
+        assert!(matches!(end("1000", long, Some(STALLED)), Ended::Stalled));
+        let ended = end("0", long, Some(Duration::ZERO));
+        assert!(matches!(ended, Ended::Itself(status) if status.success()));
     }
 
     #[test]

@@ -16,9 +16,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 pub(crate) use self::image::KernelChoice;
+
+/// How often a job is begun when QEMU gets stuck.
+const ATTEMPTS: u32 = 3;
 
 /// The status of a job that did not end in time, as `timeout(1)` has it.
 pub(crate) const TIMED_OUT: u8 = 124;
@@ -151,11 +154,20 @@ impl NestedJob {
 ///
 /// # Errors
 ///
-/// The host could not be prepared or ended before the command did; a command that fails is no error.
+/// The host could not be prepared, ended before the command did, or stood still each time; a command that fails is no
+/// error. With time by instructions the command may be begun again, on a fresh host.
 pub(crate) fn run(job: &NestedJob) -> Result<NestedResult> {
     let image = image::ensure(job.kernel)?;
-    let folder = job::JobFolder::create(job)?;
-    machine::run(job, &image, &folder)
+    for _ in 0..ATTEMPTS {
+        let folder = job::JobFolder::create(job)?;
+        if let Some(result) = machine::run(job, &image, &folder)? {
+            return Ok(result);
+        }
+        eprintln!(
+            "xtask: the emulated host stands still (a fault of QEMU with time by instructions); once more"
+        );
+    }
+    bail!("the emulated host stood still {ATTEMPTS} times")
 }
 
 impl fmt::Display for NestedResult {
