@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -28,8 +29,10 @@ impl Census {
             descriptors: names(Path::new("/proc/self/fd"))?,
             files: sockets()?,
         };
-        for folder in FOLDERS {
-            walk(Path::new(folder), &mut census.files);
+        for folder in FOLDERS.iter().map(Path::new) {
+            if let Ok(data) = folder.metadata() {
+                walk(folder, data.dev(), &mut census.files);
+            }
         }
         Ok(census)
     }
@@ -74,15 +77,16 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
         .collect()
 }
 
-/// Adds all paths below `folder`; what cannot be read has nothing of ours in it.
-fn walk(folder: &Path, files: &mut BTreeSet<String>) {
+/// Adds all paths below `folder` that are on its file system, `device`; what cannot be read has nothing of ours in it.
+fn walk(folder: &Path, device: u64, files: &mut BTreeSet<String>) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
     for entry in entries.flatten() {
         let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            walk(&path, files);
+        let is_ours = |data: fs::Metadata| data.is_dir() && data.dev() == device;
+        if entry.metadata().is_ok_and(is_ours) {
+            walk(&path, device, files);
         }
         files.insert(path.display().to_string());
     }
