@@ -7,8 +7,8 @@
 //! # async fn example() -> Result<(), sandbox::Error> {
 //! use sandbox::{ExecSpec, Sandbox};
 //!
-//! let sandbox = Sandbox::builder().workspace("/home/me/project").start().await?;
-//! let output = sandbox.output(ExecSpec::new("make").arg("test").directory("/home/me/project")).await?;
+//! let sandbox = Sandbox::builder().workspace("/srv/project").start().await?;
+//! let output = sandbox.output(ExecSpec::new("make").arg("test").directory("/srv/project")).await?;
 //! println!("{}", String::from_utf8_lossy(&output.stdout));
 //! sandbox.stop().await?;
 //! # Ok(())
@@ -67,10 +67,10 @@
 //! let sandbox = Sandbox::builder()
 //!     .vcpus(2)
 //!     .memory_mib(1024)
-//!     .workspace("/home/me/project")
+//!     .workspace("/srv/project")
 //!     .mount(reference)
 //!     .owner(1000, 1000) // who runs the commands in the guest, so that they can write
-//!     .console_log("/home/me/console.log")
+//!     .console_log("/srv/console.log")
 //!     .start()
 //!     .await?;
 //! for (phase, at) in sandbox.timeline().phases() {
