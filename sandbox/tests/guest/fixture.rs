@@ -14,10 +14,10 @@ use tokio::sync::OnceCell;
 use crate::runner::{self, Test, Verdict};
 
 /// A test that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Emulated hosts are slow, and share their processors with other work.
-pub(crate) const START_LIMIT: Duration = Duration::from_secs(200);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Memory of the shared guest.
 pub(crate) const MEMORY_MIB: u64 = 512;

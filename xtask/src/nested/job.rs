@@ -9,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio, id},
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -20,8 +19,8 @@ use crate::host;
 /// Where the emulated host mounts the job's folder.
 const INSIDE: &str = "/run/nested";
 
-/// The file that the emulated host writes each second of its time, if it is there.
-const ALIVE: &str = "alive";
+/// The file into which the emulated host writes how many seconds have passed there, if there is one.
+const SECONDS: &str = "seconds";
 
 /// What the command sees of our own environment.
 const PASSED_ON: &[&str] = &[
@@ -59,15 +58,16 @@ impl JobFolder {
         fs::create_dir_all(folder.path.join("out"))?;
         fs::write(folder.path.join("command"), script(job)?)?;
         if job.clock == Clock::Instructions {
-            fs::write(folder.path.join(ALIVE), "")?;
+            fs::write(folder.path.join(SECONDS), "")?;
         }
         Ok(folder)
     }
 
-    /// How long ago the emulated host gave a sign of life, if it is to give any.
-    pub(super) fn silence(&self) -> Option<Duration> {
-        let data = fs::metadata(self.path.join(ALIVE)).ok()?;
-        data.modified().ok()?.elapsed().ok()
+    /// How many seconds have passed in the emulated host, if it is to tell.
+    pub(super) fn seconds(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.path.join(SECONDS)).ok()?;
+        // Nothing is there before the first, and while it is being written.
+        Some(text.trim().parse().unwrap_or(0))
     }
 
     /// The folder on our side.
@@ -214,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn signs_of_life_are_wanted_with_time_by_instructions_only() {
-        let silence = |clock| {
-            let job = NestedJob::new(["true"]).clock(clock);
-            JobFolder::create(&job).unwrap().silence()
-        };
-        assert_eq!(silence(Clock::Wall), None);
-        assert!(silence(Clock::Instructions).is_some());
+    fn seconds_are_wanted_with_time_by_instructions_only() {
+        let folder = |clock| JobFolder::create(&NestedJob::new(["true"]).clock(clock)).unwrap();
+        assert_eq!(folder(Clock::Wall).seconds(), None);
+        let folder = folder(Clock::Instructions);
+        assert_eq!(folder.seconds(), Some(0));
+        fs::write(folder.path().join(SECONDS), "12\n").unwrap();
+        assert_eq!(folder.seconds(), Some(12));
     }
 
     #[test]
