@@ -50,8 +50,10 @@ impl Draft for KvmDraft {
     }
 
     fn finish(self: Box<Self>, ram: &GuestRam, irq: &IrqPlan) -> Result<Parts> {
-        irq::create(&self.fd, irq)?;
+        // Memory first: with the interrupt controller, newer kernels begin a grace period that nobody hurries, and whatever
+        // waits for one after that, as each change of the memory does, waits for a tick of the host's clock.
         let vm = Arc::new(Vm::new(self.host, self.fd, ram.clone())?);
+        irq::create(&vm.fd, irq)?;
         let seed = |index| Box::new(KvmSeed::new(Arc::clone(&vm), index, self.spec.vcpus));
         Ok(Parts {
             vcpus: (0..self.spec.vcpus)
