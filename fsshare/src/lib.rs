@@ -11,6 +11,7 @@
 //!   that already holds it, as with any handle.
 //! * open or make anything but regular files and directories (and make symbolic links);
 //! * set or keep set-user-id and set-group-id, change owners, touch attributes outside `user.*`;
+//! * show what [`Rules`] hide, or change what they protect;
 //! * change anything when [`Config::read_only`] says so, whatever the guest's own mount options are;
 //! * wait for someone: no lock, FIFO or lease stops a thread of the server;
 //! * hold more than [`Limits`] say.
@@ -25,11 +26,15 @@ pub mod abi;
 pub mod errno;
 #[cfg(target_os = "linux")]
 mod host;
+#[cfg(all(target_os = "linux", feature = "fuse-mount"))]
+pub mod mount;
+mod rules;
 #[cfg(target_os = "linux")]
 mod server;
 #[cfg(target_os = "linux")]
 mod sys;
 pub mod transfer;
 
+pub use rules::{RuleError, Rules};
 #[cfg(target_os = "linux")]
 pub use server::{CachePolicy, Config, Error, Fault, Limits, LockPolicy, Owner, Server};

@@ -1,4 +1,5 @@
-//! The host calls that rustix does not offer: record locks that belong to an open file (`F_OFD_*`).
+//! The host calls that rustix does not offer as safe functions: record locks that belong to an open file (`F_OFD_*`), and further queues
+//! of a FUSE mount.
 //!
 //! The usual record locks belong to the process, so two guests' programs would never be in each other's way, and
 //! closing any descriptor of the file would drop all of them.
@@ -10,6 +11,17 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Makes a fresh `/dev/fuse` another queue of the mount whose device is `first` (`FUSE_DEV_IOC_CLONE` of `linux/fuse.h`).
+#[cfg(feature = "fuse-mount")]
+pub(crate) fn join_fuse(device: &std::os::fd::OwnedFd, first: BorrowedFd<'_>) -> io::Result<()> {
+    const CLONE: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<u32>(229, 0);
+    let first = u32::try_from(first.as_raw_fd()).unwrap_or(u32::MAX);
+    // SAFETY: the kernel reads one `u32` through the pointer that `Setter` gives it, which points to a live one; both descriptors
+    // are borrowed for the call.
+    unsafe { rustix::ioctl::ioctl(device, rustix::ioctl::Setter::<CLONE, u32>::new(first)) }?;
+    Ok(())
+}
 
 /// Kind of a lock that several may hold.
 pub(crate) const SHARED: i32 = libc::F_RDLCK;

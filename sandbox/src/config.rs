@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::plan::RulePlan;
 use crate::{Result, Sandbox};
 
 /// Memory of a guest when none is set, in MiB.
@@ -39,6 +40,7 @@ pub struct SandboxBuilder {
     pub(crate) memory_mib: u64,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) owner: (u32, u32),
+    pub(crate) rules: RulePlan,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) hostname: String,
     pub(crate) serial: bool,
@@ -59,6 +61,7 @@ impl SandboxBuilder {
             memory_mib: DEFAULT_MEMORY_MIB,
             mounts: Vec::new(),
             owner: (0, 0),
+            rules: RulePlan::default(),
             env: Vec::new(),
             hostname: "cofferdam".into(),
             serial: false,
@@ -119,6 +122,28 @@ impl SandboxBuilder {
     /// unless set. Choose those that the commands run as.
     pub const fn owner(mut self, uid: u32, gid: u32) -> Self {
         self.owner = (uid, gid);
+        self
+    }
+
+    /// Hides names in all shares, at every depth: the guest does not find them and cannot make them. A pattern is a name or several
+    /// with `/` between them, with `*`, `?`, `[...]`, `{a,b}` and `**`; a leading `/` means the top only, a leading `!` takes
+    /// earlier patterns back, also the usual ones.
+    pub fn hide(mut self, pattern: impl Into<String>) -> Self {
+        self.rules.hidden.push(pattern.into());
+        self
+    }
+
+    /// Protects names in all shares, at every depth: the guest reads them, and cannot make, change, replace or remove them, nor
+    /// anything below them. Patterns as in [`Self::hide`].
+    pub fn protect(mut self, pattern: impl Into<String>) -> Self {
+        self.rules.protected.push(pattern.into());
+        self
+    }
+
+    /// Does without the usual rules, which hide the places of secrets (`.env`, keys, credentials) and protect what the host's git,
+    /// editors, shells and build services run (`.git/hooks`, `.git/config`, `.vscode` and the like).
+    pub const fn without_usual_rules(mut self) -> Self {
+        self.rules.usual = false;
         self
     }
 

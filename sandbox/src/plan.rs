@@ -3,10 +3,11 @@
 //! A plan holds no path that the worker would open. Every file, directory and stream is opened by
 //! the host program and handed over as a descriptor with a [`Role`].
 
+use fsshare::{RuleError, Rules};
 use serde::{Deserialize, Serialize};
 
 /// Version of the plan's form; a worker refuses any other.
-pub(crate) const PLAN_VERSION: u32 = 1;
+pub(crate) const PLAN_VERSION: u32 = 2;
 
 /// Most bytes of an encoded plan.
 pub(crate) const MAX_PLAN: usize = 64 * 1024;
@@ -31,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) roles: Vec<Role>,
     /// The shares, as [`Role::Share`] counts them.
     pub(crate) shares: Vec<SharePlan>,
+    /// The rules of all shares.
+    pub(crate) rules: RulePlan,
 }
 
 /// What a descriptor is for.
@@ -63,6 +66,45 @@ pub(crate) struct SharePlan {
     pub(crate) owner: (u32, u32),
 }
 
+/// Names in the shares that the guest does not see, or cannot change; patterns as in [`Rules`].
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RulePlan {
+    /// Whether [`Rules::usual`] hold.
+    pub(crate) usual: bool,
+    /// Further patterns of names that are hidden.
+    pub(crate) hidden: Vec<String>,
+    /// Further patterns of names that are protected.
+    pub(crate) protected: Vec<String>,
+}
+
+impl Default for RulePlan {
+    fn default() -> Self {
+        Self {
+            usual: true,
+            hidden: Vec::new(),
+            protected: Vec::new(),
+        }
+    }
+}
+
+impl RulePlan {
+    /// The rules, if each pattern is one.
+    pub(crate) fn rules(&self) -> Result<Rules, RuleError> {
+        let mut rules = if self.usual {
+            Rules::usual()
+        } else {
+            Rules::none()
+        };
+        for pattern in &self.hidden {
+            rules.hide(pattern)?;
+        }
+        for pattern in &self.protected {
+            rules.protect(pattern)?;
+        }
+        Ok(rules)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +123,10 @@ mod tests {
                 read_only: true,
                 owner: (0, 0),
             }],
+            rules: RulePlan {
+                hidden: vec!["*.key".into()],
+                ..RulePlan::default()
+            },
         };
         let bytes = postcard::to_stdvec(&plan).unwrap();
         assert!(bytes.len() < MAX_PLAN);

@@ -257,10 +257,11 @@ fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {
         path: path.as_os_str().as_encoded_bytes().into(),
         read_only: *read_only,
     });
-    let environment = config
-        .env
-        .iter()
-        .map(|(name, value)| format!("{name}={value}").into_bytes());
+    // Git's templates hold hooks, which cannot be written where names are protected.
+    let templates = config.rules.usual.then(|| b"GIT_TEMPLATE_DIR=".to_vec());
+    let own = config.env.iter();
+    let own = own.map(|(name, value)| format!("{name}={value}").into_bytes());
+    let environment = templates.into_iter().chain(own);
     Configure {
         hostname: config.hostname.clone(),
         mounts: mounts.collect(),

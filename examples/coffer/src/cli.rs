@@ -56,7 +56,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a command in a new sandbox, which ends with it
     #[command(after_help = RUN_HELP)]
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Check what a sandbox needs of this host
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorOptions),
@@ -109,6 +109,16 @@ pub(crate) struct RunOptions {
     /// Nothing in the workspace can be changed
     #[arg(long, requires = "workspace")]
     pub(crate) read_only: bool,
+    /// Hide names in the workspace, e.g. `*.key`, `secrets/*`; `!.env` shows what is usually hidden
+    #[arg(long, value_name = "PATTERN", requires = "workspace")]
+    pub(crate) hide: Vec<String>,
+    /// Let nobody change names in the workspace, e.g. `Makefile`; `!.vscode` frees what usually
+    /// is protected
+    #[arg(long, value_name = "PATTERN", requires = "workspace")]
+    pub(crate) protect: Vec<String>,
+    /// Hide and protect nothing but what --hide and --protect say
+    #[arg(long, requires = "workspace")]
+    pub(crate) no_usual_rules: bool,
     /// Processors
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) cpus: u32,

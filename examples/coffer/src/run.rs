@@ -101,6 +101,14 @@ fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> Sandbo
         };
         builder = builder.mount(mount);
     }
+    if options.no_usual_rules {
+        builder = builder.without_usual_rules();
+    }
+    builder = options.hide.iter().fold(builder, SandboxBuilder::hide);
+    builder = options
+        .protect
+        .iter()
+        .fold(builder, SandboxBuilder::protect);
     if let Some((uid, gid)) = options.user.as_deref().and_then(owner) {
         builder = builder.owner(uid, gid);
     }

@@ -40,6 +40,7 @@ impl Server {
         changes: &wire::SetAttrIn,
     ) -> Result<wire::AttrOut, Errno> {
         let inode = self.inodes.get(node)?;
+        inode.may_change_attributes()?;
         let valid = SetAttrFlags::from_bits_truncate(changes.valid);
         let given = |flag, id| valid.contains(flag).then_some(id);
         let (uid, gid) = (
@@ -70,6 +71,7 @@ impl Server {
         valid: SetAttrFlags,
         changes: &wire::SetAttrIn,
     ) -> Result<(), Errno> {
+        inode.may_change()?;
         i64::try_from(changes.size).map_err(|_| Errno::EFBIG)?;
         self.host.drop_privilege_bits(&inode.node)?;
         if valid.contains(SetAttrFlags::FH) {

@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use crate::rules::Rules;
+
 /// Everything that a [`Server`](super::Server) needs to know.
 #[derive(Debug)]
 pub struct Config {
@@ -10,6 +12,8 @@ pub struct Config {
     pub root: OwnedFd,
     /// Whether every request that would change the tree fails with `EROFS`.
     pub read_only: bool,
+    /// Which names the guest does not see, and which it cannot change.
+    pub rules: Rules,
     /// Who the host user's files belong to in the guest.
     pub owner: Owner,
     /// How long the guest may trust what it was told.
@@ -26,6 +30,7 @@ impl Config {
         Self {
             root,
             read_only: false,
+            rules: Rules::none(),
             owner: Owner::default(),
             cache: CachePolicy::default(),
             locks: LockPolicy::default(),

@@ -50,6 +50,9 @@ impl Server {
         let mut is_empty = true;
         let listed = open.object.list(from, spare, |entry| {
             let entry = shown(&open.inode, entry);
+            if self.is_hidden(&open.inode, &entry) {
+                return Ok(Next::More);
+            }
             if !listing.fits(&entry) {
                 // An empty reply would say that the directory ends here.
                 return if is_empty {
@@ -59,7 +62,7 @@ impl Server {
                 };
             }
             let found = if plus {
-                self.find(&open.inode, &entry)
+                self.find_listed(&open.inode, &entry)
             } else {
                 wire::EntryOut::default()
             };
@@ -75,7 +78,7 @@ impl Server {
     }
 
     /// What a lookup of the entry gives, or nothing: the guest then looks it up itself when it needs it.
-    fn find(&self, parent: &Inode, entry: &DirEntry<'_>) -> wire::EntryOut {
+    fn find_listed(&self, parent: &Inode, entry: &DirEntry<'_>) -> wire::EntryOut {
         let nothing = wire::EntryOut::default();
         if is_dot(entry.name) || self.inodes.is_crowded() {
             return nothing;
@@ -86,13 +89,12 @@ impl Server {
         let name = std::ffi::CStr::from_bytes_with_nul(&text)
             .ok()
             .and_then(|text| Name::new(text).ok());
-        let found = name.and_then(|name| {
-            self.host
-                .lookup(&parent.node, name)
-                .and_then(|node| self.enter(node, None))
-                .ok()
-        });
+        let found = name.and_then(|name| self.find(parent, name).ok());
         found.unwrap_or(nothing)
+    }
+
+    fn is_hidden(&self, parent: &Inode, entry: &DirEntry<'_>) -> bool {
+        !is_dot(entry.name) && self.rules.judge(parent.state(), entry.name).is_hidden()
     }
 
     /// FSYNCDIR.

@@ -10,6 +10,7 @@ use super::scratch::{Answer, Scratch};
 use crate::abi::{FallocateMode, Name, OpenFlags, OpenReply, wire};
 use crate::errno::Errno;
 use crate::host::{AccessMode, Attributes, File, Node};
+use crate::rules::State;
 
 /// Most bytes that one COPY_FILE_RANGE copies: it runs in the host's kernel and cannot be stopped. The guest asks again for the rest.
 const LONGEST_COPY: u64 = 64 << 20;
@@ -22,6 +23,9 @@ impl Server {
     /// OPEN.
     pub(super) fn open(&self, node: u64, flags: OpenFlags) -> Result<wire::OpenOut, Errno> {
         let inode = self.inodes.get(node)?;
+        if flags.changes() {
+            inode.may_change()?;
+        }
         let place = self.handle_budget.take()?;
         let (file, attributes) = self.open_node(&inode.node, flags)?;
         Ok(self.opened(
@@ -69,18 +73,22 @@ impl Server {
         mode: u32,
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
         let parent = self.inodes.get(parent)?;
+        let state = self.may_make(&parent, name, false)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
         match self
             .host
             .create(&parent.node, name, mode, self.access_mode(flags))
         {
-            Ok((file, node)) => self.created(file, node, false, places),
+            Ok((file, node)) => self.created(file, (node, state), false, places),
             Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => {
                 let node = self.host.lookup(&parent.node, name)?;
+                if let Some(known) = self.inodes.known(node.attributes()?.identity) {
+                    known.may_change()?;
+                }
                 let (file, attributes) = self.open_node(&node, flags)?;
                 self.created(
                     file,
-                    node,
+                    (node, state),
                     flags.writes() && attributes.has_privilege_bits(),
                     places,
                 )
@@ -102,18 +110,20 @@ impl Server {
         let (file, node) =
             self.host
                 .create_unnamed(&parent.node, mode, self.access_mode(flags), exclusive)?;
-        self.created(file, node, false, places)
+        self.created(file, (node, State::default()), false, places)
     }
 
     fn created(
         &self,
         file: File,
-        node: Node,
+        (node, state): (Node, State),
         privileged: bool,
         places: (Place, Place),
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
         let attributes = node.attributes()?;
-        let inode = self.inodes.adopt(node, &attributes, Some(places.0))?;
+        let inode = self
+            .inodes
+            .adopt(node, &attributes, state, Some(places.0))?;
         let entry = self.entry_out(&inode, &attributes);
         Ok((entry, self.opened(inode, file, privileged, places.1)))
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::budget::Place;
 use super::inodes::Inode;
 use crate::errno::Errno;
-use crate::host::{Directory, File, Host};
+use crate::host::{Directory, File, Host, Identity};
 
 /// Something open, and the node that it is.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ impl OpenFile {
     /// Before content changes: a privileged program must not become another one and stay privileged. The host's kernel sees to
     /// that only if this process lacks a certain capability.
     pub(super) fn before_change(&self, host: &Host) -> Result<(), Errno> {
+        self.inode.may_change()?;
         if self.privileged.load(Ordering::Relaxed) {
             host.drop_privilege_bits(&self.inode.node)?;
             self.privileged.store(false, Ordering::Relaxed);
@@ -92,6 +93,14 @@ impl<T> Handles<T> {
             .remove(&fh);
         drop(closed);
         Ok(())
+    }
+
+    /// The nodes that are open and are this object, also those whose number the guest has forgotten meanwhile.
+    pub(super) fn inodes_of(&self, identity: Identity) -> Vec<Arc<Inode>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let inodes = table.values().map(|open| &open.inode);
+        let same = inodes.filter(|inode| inode.identity() == identity);
+        same.cloned().collect()
     }
 
     pub(super) fn clear(&self) {

@@ -11,7 +11,8 @@ use super::budget::{Budget, Place};
 use super::locks::LockOwners;
 use crate::abi::ROOT_ID;
 use crate::errno::Errno;
-use crate::host::{Attributes, Identity, Node};
+use crate::host::{Attributes, Identity, Kind, Node};
+use crate::rules::State;
 
 /// One node that the guest holds.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Inode {
     pub(super) node: Node,
     /// Who holds record locks on it, where those are the host's.
     pub(super) locks: Mutex<LockOwners>,
+    /// What the rules say of it and of what is below it; bits of a [`State`].
+    state: AtomicU64,
     identity: Identity,
     lookups: AtomicU64,
     _place: Option<Place>,
@@ -43,7 +46,7 @@ struct Table {
 impl Inodes {
     pub(super) fn new(root: Node, most: usize) -> Result<Self, Errno> {
         let identity = root.attributes()?.identity;
-        let root = Arc::new(Inode::new(ROOT_ID, root, identity, None));
+        let root = Arc::new(Inode::new(ROOT_ID, root, (identity, State::TOP), None));
         let by_identity = HashMap::from([(identity, Arc::clone(&root))]);
         let table = Table {
             by_id: HashMap::new(),
@@ -75,24 +78,34 @@ impl Inodes {
         self.budget.is_scarce()
     }
 
-    /// Counts one lookup of `node`, which gets a number unless it has one.
+    /// Counts one lookup of `node`, which gets a number unless it has one, under a name that has this state.
     pub(super) fn adopt(
         &self,
         node: Node,
         attributes: &Attributes,
+        state: State,
         place: Option<Place>,
     ) -> Result<Arc<Inode>, Errno> {
         let identity = attributes.identity;
+        // A file of several names is protected if one of them is.
+        let is_shared = attributes.kind() != Kind::Directory && attributes.links > 1;
         if let Some(known) = self.read().count_lookup(identity) {
+            known.arrive_by(state, is_shared);
             return Ok(known);
         }
         let place = place.map_or_else(|| self.budget.take(), Ok)?;
         let mut table = self.write();
         // Another thread may have been here between the two locks.
         if let Some(known) = table.count_lookup(identity) {
+            known.arrive_by(state, is_shared);
             return Ok(known);
         }
-        Ok(table.insert(node, identity, place))
+        Ok(table.insert(node, (identity, state), place))
+    }
+
+    /// The node that this is, if the guest holds it.
+    pub(super) fn known(&self, identity: Identity) -> Option<Arc<Inode>> {
+        self.read().by_identity.get(&identity).cloned()
     }
 
     /// Counts one more lookup of a node that the guest holds, or held until a moment ago.
@@ -134,8 +147,9 @@ impl Table {
         Some(Arc::clone(known))
     }
 
-    fn insert(&mut self, node: Node, identity: Identity, place: Place) -> Arc<Inode> {
-        let inode = Arc::new(Inode::new(self.next_id, node, identity, Some(place)));
+    fn insert(&mut self, node: Node, what: (Identity, State), place: Place) -> Arc<Inode> {
+        let identity = what.0;
+        let inode = Arc::new(Inode::new(self.next_id, node, what, Some(place)));
         self.next_id += 1;
         self.by_id.insert(inode.id, Arc::clone(&inode));
         self.by_identity.insert(identity, Arc::clone(&inode));
@@ -159,14 +173,40 @@ impl Table {
 }
 
 impl Inode {
-    fn new(id: u64, node: Node, identity: Identity, place: Option<Place>) -> Self {
+    fn new(id: u64, node: Node, what: (Identity, State), place: Option<Place>) -> Self {
+        let (identity, state) = what;
         Self {
             id,
             node,
             locks: Mutex::default(),
+            state: AtomicU64::new(state.bits()),
             identity,
             lookups: AtomicU64::new(1),
             _place: place,
+        }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(super) fn state(&self) -> State {
+        State::of_bits(self.state.load(Ordering::SeqCst))
+    }
+
+    /// It was found under a name that has this state, one of several if it `is_shared`.
+    fn arrive_by(&self, state: State, is_shared: bool) {
+        if is_shared {
+            self.state.fetch_or(state.bits(), Ordering::SeqCst);
+        } else {
+            self.arrive(state);
+        }
+    }
+
+    /// It has this state from now on.
+    pub(super) fn arrive(&self, state: State) {
+        if self.id != ROOT_ID {
+            self.state.store(state.bits(), Ordering::SeqCst);
         }
     }
 

@@ -6,6 +6,7 @@ mod config;
 mod directories;
 mod error;
 mod files;
+mod guard;
 mod handles;
 mod inodes;
 mod locks;
@@ -14,6 +15,8 @@ mod owners;
 mod scratch;
 mod session;
 mod xattrs;
+
+use std::sync::RwLock;
 
 pub use config::{CachePolicy, Config, Limits, LockPolicy, Owner};
 pub use error::{Error, Fault};
@@ -27,6 +30,7 @@ use self::session::Session;
 use crate::abi::{self, Operation, Request, wire};
 use crate::errno::Errno;
 use crate::host::{Host, Requirement};
+use crate::rules::Rules;
 use crate::transfer::{Reader, Writer};
 
 /// Room for the structures around the content of the largest request: those of SETXATTR and SYMLINK are under 5 KiB.
@@ -48,6 +52,9 @@ pub struct Server {
     handle_budget: Budget,
     owners: Owners,
     read_only: bool,
+    rules: Rules,
+    /// Who may run beside whom: see [`guard`].
+    turns: RwLock<()>,
     cache: CachePolicy,
     locks: LockPolicy,
     /// Most bytes in one READ, WRITE or listing.
@@ -66,6 +73,7 @@ impl Server {
         let Config {
             root,
             read_only,
+            rules,
             owner,
             cache,
             locks,
@@ -91,6 +99,8 @@ impl Server {
                 guest: owner,
             },
             read_only,
+            rules,
+            turns: RwLock::default(),
             cache,
             locks,
             max_transfer: limits.max_write,
@@ -125,9 +135,14 @@ impl Server {
         self.forget_everything();
     }
 
+    /// Most bytes of content in one request or reply.
+    #[must_use]
+    pub fn longest_transfer(&self) -> usize {
+        usize::try_from(self.max_transfer).unwrap_or(usize::MAX)
+    }
+
     fn longest_request(&self) -> usize {
-        usize::try_from(self.max_transfer)
-            .unwrap_or(usize::MAX)
+        self.longest_transfer()
             .max(LONGEST_XATTR)
             .saturating_add(REQUEST_OVERHEAD)
     }
@@ -140,9 +155,10 @@ impl Server {
     ) -> Result<usize, Error> {
         match abi::parse(bytes) {
             Ok(request) => {
-                let outcome = self
-                    .admit(&request.operation)
-                    .and_then(|()| self.perform(&request, scratch));
+                let outcome = self.admit(&request.operation).and_then(|()| {
+                    let _turn = self.turn(&request);
+                    self.perform(&request, scratch)
+                });
                 scratch.send(request.unique, outcome, reply)
             }
             Err(malformed) => {

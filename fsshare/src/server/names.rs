@@ -1,24 +1,39 @@
 //! Operations on names in directories.
 
 use super::Server;
+use super::guard::End;
+use super::inodes::Inode;
 use super::scratch::{Answer, Scratch};
 use crate::abi::{Name, RenameMode, Target, wire};
 use crate::errno::Errno;
 use crate::host::{AccessMode, Kind, Node};
+use crate::rules::State;
 
 use super::budget::Place;
 
 impl Server {
     /// LOOKUP.
     pub(super) fn lookup(&self, parent: u64, name: Name<'_>) -> Result<wire::EntryOut, Errno> {
-        let node = self.host.lookup(&self.inodes.get(parent)?.node, name)?;
-        self.enter(node, None)
+        self.find(&*self.inodes.get(parent)?, name)
     }
 
-    /// Gives the guest a node. `place` was taken beforehand if the node was made for it.
-    pub(super) fn enter(&self, node: Node, place: Option<Place>) -> Result<wire::EntryOut, Errno> {
+    /// Looks a name up.
+    pub(super) fn find(&self, parent: &Inode, name: Name<'_>) -> Result<wire::EntryOut, Errno> {
+        let judged = self.judge(parent, name);
+        if judged.is_hidden() {
+            return Err(Errno::ENOENT);
+        }
+        let node = self.host.lookup(&parent.node, name)?;
         let attributes = node.attributes()?;
-        let inode = self.inodes.adopt(node, &attributes, place)?;
+        let state = judged.state(attributes.kind() == Kind::Directory);
+        let inode = self.inodes.adopt(node, &attributes, state, None)?;
+        Ok(self.entry_out(&inode, &attributes))
+    }
+
+    /// Gives the guest a node that was made for it.
+    fn enter(&self, node: Node, state: State, place: Place) -> Result<wire::EntryOut, Errno> {
+        let attributes = node.attributes()?;
+        let inode = self.inodes.adopt(node, &attributes, state, Some(place))?;
         Ok(self.entry_out(&inode, &attributes))
     }
 
@@ -33,11 +48,12 @@ impl Server {
             return Err(Errno::EPERM);
         }
         let parent = self.inodes.get(parent)?;
+        let state = self.may_make(&parent, name, false)?;
         let place = self.inodes.reserve()?;
         let (_, node) = self
             .host
             .create(&parent.node, name, mode, AccessMode::WRITE)?;
-        self.enter(node, Some(place))
+        self.enter(node, state, place)
     }
 
     /// MKDIR.
@@ -48,11 +64,10 @@ impl Server {
         mode: u32,
     ) -> Result<wire::EntryOut, Errno> {
         let parent = self.inodes.get(parent)?;
+        let state = self.may_make(&parent, name, true)?;
         let place = self.inodes.reserve()?;
-        self.enter(
-            self.host.make_directory(&parent.node, name, mode)?,
-            Some(place),
-        )
+        let node = self.host.make_directory(&parent.node, name, mode)?;
+        self.enter(node, state, place)
     }
 
     /// SYMLINK.
@@ -63,11 +78,10 @@ impl Server {
         target: Target<'_>,
     ) -> Result<wire::EntryOut, Errno> {
         let parent = self.inodes.get(parent)?;
+        let state = self.may_link(&parent, name)?;
         let place = self.inodes.reserve()?;
-        self.enter(
-            self.host.make_symlink(&parent.node, name, target)?,
-            Some(place),
-        )
+        let node = self.host.make_symlink(&parent.node, name, target)?;
+        self.enter(node, state, place)
     }
 
     /// READLINK.
@@ -84,7 +98,15 @@ impl Server {
         parent: u64,
         name: Name<'_>,
     ) -> Result<wire::EntryOut, Errno> {
-        let (inode, parent) = (self.inodes.get(node)?, self.inodes.get(parent)?);
+        let (inode, parent) = (
+            self.inodes.get(node)?.changeable()?,
+            self.inodes.get(parent)?,
+        );
+        if inode.node.attributes()?.kind() == Kind::Symlink {
+            self.may_link(&parent, name)?;
+        } else {
+            self.may_make(&parent, name, false)?;
+        }
         self.host.link(&inode.node, &parent.node, name)?;
         let attributes = inode.node.attributes()?;
         // The guest counts a lookup for the reply. The new name may already be someone else's; the node is not.
@@ -94,13 +116,16 @@ impl Server {
 
     /// UNLINK.
     pub(super) fn unlink(&self, parent: u64, name: Name<'_>) -> Result<(), Errno> {
-        self.host.unlink(&self.inodes.get(parent)?.node, name)
+        let parent = self.inodes.get(parent)?;
+        self.may_remove(&parent, name, false)?;
+        self.host.unlink(&parent.node, name)
     }
 
     /// RMDIR.
     pub(super) fn remove_directory(&self, parent: u64, name: Name<'_>) -> Result<(), Errno> {
-        self.host
-            .remove_directory(&self.inodes.get(parent)?.node, name)
+        let parent = self.inodes.get(parent)?;
+        self.may_remove(&parent, name, true)?;
+        self.host.remove_directory(&parent.node, name)
     }
 
     /// RENAME and RENAME2.
@@ -111,7 +136,10 @@ impl Server {
         mode: RenameMode,
     ) -> Result<(), Errno> {
         let (source, target) = (self.inodes.get(from.0)?, self.inodes.get(to.0)?);
+        let end = |parent, name| End { parent, name };
+        let checked = self.may_rename(end(&source, from.1), end(&target, to.1), mode)?;
         self.host
-            .rename((&source.node, from.1), (&target.node, to.1), mode)
+            .rename((&source.node, from.1), (&target.node, to.1), mode)?;
+        checked.map_or(Ok(()), |node| self.freeze(&node))
     }
 }

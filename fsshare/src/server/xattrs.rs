@@ -44,7 +44,7 @@ impl Server {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), Errno> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.inodes.get(node)?.changeable()?;
         changeable(name)?;
         if value.len() > LONGEST_XATTR {
             return Err(Errno::E2BIG);
@@ -72,7 +72,7 @@ impl Server {
 
     /// REMOVEXATTR.
     pub(super) fn remove_xattr(&self, node: u64, name: XattrName<'_>) -> Result<(), Errno> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.inodes.get(node)?.changeable()?;
         changeable(name)?;
         self.host.remove_xattr(&inode.node, name)
     }

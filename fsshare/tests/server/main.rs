@@ -18,3 +18,4 @@ mod operations;
 mod races;
 mod random;
 mod read_only;
+mod rules;

@@ -8,15 +8,23 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use fsshare::Rules;
+
 use crate::config::{Mount, SandboxBuilder};
 use crate::error::{Error, Result};
 
 /// The most links that are followed on one way, as in Linux: an open fails beyond it.
 const MAX_LINKS: usize = 40;
 
-/// Refuses files of ours, and shares, that are reached through a writable share.
-pub(super) fn check(config: &SandboxBuilder) -> Result<()> {
+/// Refuses files of ours, and shares, that are reached through a writable share; and shares that begin where the rules for names
+/// in shares would have something to say.
+pub(super) fn check(config: &SandboxBuilder, rules: &Rules) -> Result<()> {
     let shares: Vec<Share<'_>> = config.mounts.iter().filter_map(Share::of).collect();
+    if let Some(share) = shares.iter().find(|share| rules.concern(&share.directory)) {
+        let problem = "it lies in, or is, what is hidden from guests or protected; share the directory above it, or do without \
+                       the usual rules (--no-usual-rules)";
+        return Err(refusal("workspace", &share.mount.host, problem));
+    }
     let program = config.worker_program.clone();
     let program = program.or_else(|| std::env::current_exe().ok());
     let files = [

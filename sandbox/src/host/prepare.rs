@@ -36,7 +36,9 @@ pub(crate) struct Prepared {
 /// Checks everything that can be checked before a process is started.
 pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
     check_size(config)?;
-    places::check(config)?;
+    let rules = config.rules.rules();
+    let rules = rules.map_err(|error| Error::Config(error.to_string()))?;
+    places::check(config, &rules)?;
     let (agent, agent_end) = stream_pair()?;
     let (console, console_end) = pipe()?;
     let mut parts = Parts::default();
@@ -62,6 +64,7 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
         serial: config.serial,
         roles: parts.roles,
         shares: parts.shares,
+        rules: config.rules.clone(),
     };
     let console_log = config.console_log.as_deref().map(open_log).transpose()?;
     Ok(Prepared {

@@ -174,6 +174,7 @@ mod tests {
             serial: false,
             roles: vec![],
             shares: vec![],
+            rules: crate::plan::RulePlan::default(),
         };
         // A program of every host, but not in this folder.
         match WorkerProcess::spawn(Some(Path::new("true")), &plan, &[]) {

@@ -69,7 +69,7 @@ pub(crate) fn receive_plan(mut socket: &UnixStream) -> io::Result<(Plan, Vec<Own
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{PLAN_VERSION, Role};
+    use crate::plan::{PLAN_VERSION, Role, RulePlan};
     use std::io::Seek as _;
 
     #[test]
@@ -86,6 +86,7 @@ mod tests {
             serial: false,
             roles: vec![Role::Kernel],
             shares: vec![],
+            rules: RulePlan::default(),
         };
         send_plan(&ours, &plan, &[file.into()]).unwrap();
         let (got, files) = receive_plan(&theirs).unwrap();

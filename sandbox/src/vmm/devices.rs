@@ -64,9 +64,11 @@ impl Devices {
             let disk = FileDisk::new(File::from(root), DiskAccess::ReadOnly).map_err(caller)?;
             machine.add("root disk", Block::new(disk, "root"))?;
         }
+        let rules = plan.rules.rules().map_err(caller)?;
         for (number, share) in plan.shares.iter().enumerate() {
             let root = files.take(Role::Share(number))?;
-            let backend = Share::new(root, share, plan.shares.len()).map_err(host)?;
+            let backend = Share::new(root, share, rules.clone(), plan.shares.len());
+            let backend = backend.map_err(host)?;
             machine.add(
                 "share",
                 Fs::new(&share.tag, 1, Arc::new(backend)).map_err(caller)?,

@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock};
 use devices::fs::FsBackend;
 use devices::virtio::{Reader, Writer};
 use fsshare::transfer;
-use fsshare::{Config, Error, Limits, Owner, Server};
+use fsshare::{Config, Error, Limits, Owner, Rules, Server};
 
 use crate::plan::SharePlan;
 
@@ -17,6 +17,7 @@ pub(super) struct Share {
     root: OwnedFd,
     read_only: bool,
     owner: Owner,
+    rules: Rules,
     limits: Limits,
     /// Replaced when the guest's driver starts over. `None` only when that failed.
     server: RwLock<Option<Server>>,
@@ -24,7 +25,12 @@ pub(super) struct Share {
 
 impl Share {
     /// A share of the directory `root`, one of `shares` in this process.
-    pub(super) fn new(root: OwnedFd, plan: &SharePlan, shares: usize) -> Result<Self, Error> {
+    pub(super) fn new(
+        root: OwnedFd,
+        plan: &SharePlan,
+        rules: Rules,
+        shares: usize,
+    ) -> Result<Self, Error> {
         let owner = Owner {
             uid: plan.owner.0,
             gid: plan.owner.1,
@@ -33,6 +39,7 @@ impl Share {
             root,
             read_only: plan.read_only,
             owner,
+            rules,
             limits: Limits {
                 shares,
                 ..Limits::default()
@@ -49,6 +56,7 @@ impl Share {
         Server::new(Config {
             read_only: self.read_only,
             owner: self.owner,
+            rules: self.rules.clone(),
             limits: self.limits,
             ..config
         })

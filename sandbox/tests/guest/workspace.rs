@@ -12,6 +12,7 @@ use crate::fixture::{Fixture, READ_ONLY, cases};
 cases!(Guest:
     changes_show_on_both_sides,
     tools_work_on_it,
+    names_are_hidden_and_protected,
     read_only_cannot_be_changed_even_by_root,
     second_sandbox_on_it_is_refused,
 );
@@ -52,6 +53,28 @@ async fn tools_work_on_it(fixture: &Fixture) -> Result<()> {
     assert_eq!(guest.answer(script).await?, " M main.c\n?? main");
     let source = fs::read_to_string(guest.workspace.join("project/main.c"))?;
     assert!(source.starts_with("INT"), "{source}");
+    Ok(())
+}
+
+async fn names_are_hidden_and_protected(fixture: &Fixture) -> Result<()> {
+    let guest = fixture.shared().await?;
+    let host = guest.workspace.join("ruled");
+    fs::create_dir_all(host.join(".vscode"))?;
+    fs::write(host.join(".env"), "secret")?;
+    fs::write(host.join(".vscode/tasks.json"), "kept")?;
+    let script = "cd ruled; ls -A; cat .vscode/tasks.json; git init -q; git config user.name t; \
+        for evil in 'echo x > .env' 'cat .env' 'mkdir .git/hooks' 'echo x >> .vscode/tasks.json' 'mv .vscode old' \
+        'ln -s . .envrc' 'git config core.fsmonitor x' 'mv .git old'; do \
+        sh -c \"$evil\" 2>/dev/null && echo \"$evil\"; done; git config user.name";
+    assert_eq!(guest.answer(script).await?, ".vscode\nkeptt");
+    assert_eq!(fs::read_to_string(host.join(".env"))?, "secret");
+    assert_eq!(fs::read_to_string(host.join(".vscode/tasks.json"))?, "kept");
+    let config = fs::read_to_string(host.join(".git/config"))?;
+    assert!(
+        config.contains("filemode = true") && !config.contains("fsmonitor"),
+        "{config}"
+    );
+    assert!(!host.join(".git/hooks").exists());
     Ok(())
 }
 

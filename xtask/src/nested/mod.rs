@@ -20,7 +20,7 @@ use anyhow::{Result, bail};
 
 pub(crate) use self::image::KernelChoice;
 
-/// How often a job is begun when QEMU gets stuck.
+/// How often a job is begun when QEMU gets a guest stuck.
 const ATTEMPTS: u32 = 3;
 
 /// The status of a job that did not end in time, as `timeout(1)` has it.
@@ -164,7 +164,7 @@ pub(crate) fn run(job: &NestedJob) -> Result<NestedResult> {
             return Ok(result);
         }
         eprintln!(
-            "xtask: the emulated host stands still (a fault of QEMU with time by instructions); once more"
+            "xtask: the emulated host hardly moves (QEMU gives guests interrupts twice); once more"
         );
     }
     bail!("the emulated host stood still {ATTEMPTS} times")

@@ -26,7 +26,9 @@ fn setting() -> (tempfile::TempDir, SandboxBuilder) {
 }
 
 fn refused(config: &SandboxBuilder) -> Option<String> {
-    check(config).err().map(|error| error.to_string())
+    check(config, &config.rules.rules().unwrap())
+        .err()
+        .map(|error| error.to_string())
 }
 
 #[test]

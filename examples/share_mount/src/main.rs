@@ -1,0 +1,77 @@
+//! Mounts a directory through the share's server, so that this host's own programs see it as a guest would.
+//!
+//! ```text
+//! share_mount [--read-only] [--no-usual-rules] DIRECTORY MOUNTPOINT    until `umount MOUNTPOINT`
+//! ```
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Mounts DIRECTORY at MOUNTPOINT through the server that sandboxes use for their workspaces.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Refuse every change
+    #[arg(long)]
+    read_only: bool,
+    /// Hide and protect no names
+    #[arg(long)]
+    no_usual_rules: bool,
+    /// Threads that serve
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    threads: usize,
+    /// How long names and attributes are remembered, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    cache: u64,
+    /// What is shared
+    directory: PathBuf,
+    /// Where it appears
+    mountpoint: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("share_mount: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    use fsshare::{CachePolicy, Config, Rules, Server, mount::Mount};
+    use std::time::Duration;
+
+    let (directory, mountpoint) = (&arguments.directory, &arguments.mountpoint);
+    let root = std::fs::File::open(directory)
+        .with_context(|| format!("cannot open {}", directory.display()))?;
+    let rules = if arguments.no_usual_rules {
+        Rules::none()
+    } else {
+        Rules::usual()
+    };
+    let cache = Duration::from_millis(arguments.cache);
+    let server = Server::new(Config {
+        read_only: arguments.read_only,
+        rules,
+        cache: CachePolicy {
+            names: cache,
+            attributes: cache,
+            ..CachePolicy::default()
+        },
+        ..Config::new(root.into())
+    })?;
+    let mount = Mount::new(server, mountpoint, arguments.threads)
+        .with_context(|| format!("cannot mount at {}", mountpoint.display()))?;
+    mount.wait();
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn run(_: &Arguments) -> anyhow::Result<()> {
+    anyhow::bail!("only Linux has a /dev/fuse")
+}

@@ -1,0 +1,127 @@
+//! The rules that a writable workspace has unless its user says otherwise.
+
+use super::{Guard, RuleError, Rules};
+
+/// Secrets that lie in workspaces.
+const HIDDEN: &[&str] = &[
+    ".env",
+    ".env.*",
+    "!.env.{example,sample,template,dist}",
+    "*.pem",
+    "!*{cert,chain,bundle,roots}*.pem",
+    "!{ca,ca-*}.pem",
+    "*key*.pem",
+    "id_{rsa,dsa,ecdsa,ed25519,ecdsa_sk,ed25519_sk}",
+    "id_*_{rsa,dsa,ecdsa,ed25519}",
+    ".netrc",
+    ".git-credentials",
+    ".pypirc",
+    ".aws/credentials",
+    ".azure",
+    ".config/gcloud",
+    ".docker/config.json",
+    ".kube/config",
+    ".ssh",
+    ".gnupg",
+];
+
+/// What git runs, or what leads git to it.
+const GIT: &[&str] = &[
+    ".git/hooks",
+    ".git/commondir",
+    ".git/info/attributes",
+    ".git/objects/info/alternates",
+    ".git/objects/info/http-alternates",
+    ".git/modules/**/hooks",
+    ".git/modules/**/commondir",
+    ".git/modules/**/objects/info/alternates",
+    ".git/worktrees/*/commondir",
+    ".git/worktrees/*/gitdir",
+];
+
+/// Where git reads which programs to run.
+const GIT_CONFIGS: &[&str] = &[
+    ".git/config",
+    ".git/config.worktree",
+    ".git/modules/**/config",
+    ".git/modules/**/config.worktree",
+    ".git/worktrees/*/config.worktree",
+];
+
+/// What editors, shells, agents and build services of the host run or obey without being asked to.
+const TOOLS: &[&str] = &[
+    ".vscode",
+    "*.code-workspace",
+    ".idea",
+    ".envrc",
+    ".devcontainer",
+    ".devcontainer.json",
+    ".claude",
+    ".codex",
+    ".gemini",
+    ".cursor",
+    ".mcp.json",
+    ".github/workflows",
+    ".gitlab-ci.yml",
+    ".cargo/config",
+    ".cargo/config.toml",
+    ".npmrc",
+    ".yarnrc.yml",
+    ".bashrc",
+    ".bash_profile",
+    ".bash_login",
+    ".bash_logout",
+    ".profile",
+    ".zshrc",
+    ".zshenv",
+    ".zprofile",
+    ".zlogin",
+    ".vimrc",
+    ".nvimrc",
+    ".exrc",
+    ".nvim.lua",
+    ".dir-locals.el",
+    ".gdbinit",
+    ".lldbinit",
+    ".gitconfig",
+    ".pre-commit-config.yaml",
+    ".husky",
+    // Packages bring their authors' own.
+    "!node_modules/**/.vscode",
+    "!node_modules/**/.idea",
+    "!node_modules/**/.github/workflows",
+    "!node_modules/**/.npmrc",
+    "!node_modules/**/.husky",
+    "!node_modules/**/.pre-commit-config.yaml",
+];
+
+impl Rules {
+    /// Hides the usual places of secrets, and protects what the host's git, editors, shells and build services run.
+    ///
+    /// Git works: `.git/config` takes what git writes there unless it names a program, and a repository can be made without hooks (an empty
+    /// `GIT_TEMPLATE_DIR`).
+    ///
+    /// Not covered: repositories whose folder has another name than `.git`, programs that a file names which the host's own settings
+    /// point to, a rebase that is under way, and a host's git that rewrites `.git/config` in the same moment.
+    #[must_use]
+    pub fn usual() -> Self {
+        // The lists are valid, which a test makes sure of.
+        Self::try_usual().unwrap_or_default()
+    }
+
+    pub(super) fn try_usual() -> Result<Self, RuleError> {
+        let mut rules = Self::none();
+        for pattern in HIDDEN {
+            rules.hide(pattern)?;
+        }
+        for pattern in GIT.iter().chain(TOOLS) {
+            rules.protect(pattern)?;
+        }
+        for pattern in GIT_CONFIGS {
+            rules.add(pattern, Guard::GitConfig, false)?;
+        }
+        // A `.git` that is no directory leads git to a repository elsewhere.
+        rules.add(".git", Guard::Protected, true)?;
+        Ok(rules)
+    }
+}
