@@ -10,7 +10,7 @@ use cofferdam_fuzz::{
     Input,
     fuse::{self, Known},
 };
-use fsshare::{Config, LockPolicy, Server};
+use fsshare::{Config, LockPolicy, Rules, Server};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 
@@ -18,6 +18,8 @@ use tempfile::TempDir;
 static CAP: Once = Once::new();
 
 const SECRET: &str = "not the guest's";
+
+const SOME_CONTENT: &[u8] = b"some content";
 
 fuzz_target!(|bytes: &[u8]| {
     CAP.call_once(cofferdam_fuzz::sys::cap_files);
@@ -34,6 +36,10 @@ fuzz_target!(|bytes: &[u8]| {
         LockPolicy::Host
     };
     config.cache.writeback = bits & 4 != 0;
+    let protects = bits & 16 != 0;
+    if protects {
+        config.rules = rules();
+    }
     let read_only = config.read_only;
     let server = Server::new(config).expect("a server");
     let mut known = Known::default();
@@ -49,7 +55,18 @@ fuzz_target!(|bytes: &[u8]| {
     }
     drop(server);
     check(place, read_only);
+    if protects {
+        let content = fs::read(share.join("file")).expect("the protected file");
+        assert_eq!(content, SOME_CONTENT, "it was changed");
+    }
 });
+
+fn rules() -> Rules {
+    let mut rules = Rules::usual();
+    rules.protect("/file").expect("a pattern");
+    rules.hide("dir/new*").expect("a pattern");
+    rules
+}
 
 fn ask(server: &Server, mut request: &[u8], unique: u64, known: &mut Known) {
     let mut reply = Vec::with_capacity(1 << 14);
@@ -71,7 +88,7 @@ fn lay_out(place: &Path) -> PathBuf {
     let share = place.join("share");
     fs::write(place.join("secret"), SECRET).expect("a file");
     fs::create_dir_all(share.join("dir")).expect("a folder");
-    fs::write(share.join("file"), "some content").expect("a file");
+    fs::write(share.join("file"), SOME_CONTENT).expect("a file");
     symlink("../secret", share.join("link")).expect("a link");
     symlink(place, share.join("outside")).expect("a link");
     share
