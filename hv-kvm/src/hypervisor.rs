@@ -9,7 +9,7 @@ use kvm_bindings::{KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::draft::KvmDraft;
-use crate::{failed, state, sys};
+use crate::{failed, quirk, state, sys};
 
 const API_VERSION: i32 = 12;
 
@@ -81,7 +81,8 @@ impl KvmHypervisor {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
-        let cpuid = state::cpuid_entries(&cpuid);
+        let mut cpuid = state::cpuid_entries(&cpuid);
+        quirk::spare(&mut cpuid);
         Ok(Self(Arc::new(Host {
             facts: HostFacts {
                 name: "kvm",

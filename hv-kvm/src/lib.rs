@@ -35,6 +35,7 @@ mod hypervisor;
 mod irq;
 mod kick;
 mod memory;
+mod quirk;
 mod slots;
 mod state;
 mod sys;

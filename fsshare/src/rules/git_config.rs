@@ -509,4 +509,108 @@ mod tests {
             assert_eq!(admit(changed.as_bytes(), present), Err(Errno::EPERM));
         }
     }
+
+    /// Parts of a file, so put together that they often make one.
+    const PARTS: &[&str] = &[
+        "[core]",
+        "[Core]",
+        "[remote \"o\"]",
+        "[diff \"a.b\"]",
+        "[core.x]",
+        "[alias]",
+        "[user]\n",
+        "[core",
+        "]",
+        "\n",
+        "\n",
+        "\n\t",
+        "\r\n",
+        "\r",
+        " ",
+        "bare",
+        "fsmonitor",
+        "url",
+        "name",
+        "st",
+        "command",
+        "=",
+        " = ",
+        "x",
+        "true",
+        "ext::y",
+        "https://h/p",
+        "./p",
+        "\"",
+        "\\",
+        "\\\n",
+        "\\\"",
+        "#",
+        ";",
+        "-",
+        "\u{FEFF}",
+        ".",
+        "\0",
+    ];
+
+    /// What git reads in a file.
+    fn as_git_reads(text: &[u8]) -> Option<Vec<Entry>> {
+        use std::io::Write as _;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text).unwrap();
+        let list = ["config", "--list", "-z", "--no-includes", "--file"];
+        let git = std::process::Command::new("git")
+            .args(list)
+            .arg(file.path())
+            .output()
+            .ok()?;
+        let entry = |text: &[u8]| {
+            let end = text.iter().position(|byte| *byte == b'\n');
+            let (name, value) = text.split_at(end.unwrap_or(text.len()));
+            let name = String::from_utf8_lossy(name);
+            let (section, rest) = name.split_once('.').unwrap();
+            let (subsection, key) = rest
+                .rsplit_once('.')
+                .map_or((None, rest), |(sub, key)| (Some(sub), key));
+            Entry {
+                name: format!(
+                    "{section}{}.{key}",
+                    if subsection.is_some() { ".*" } else { "" }
+                ),
+                subsection: subsection.map(|sub| sub.as_bytes().to_vec()),
+                value: value.get(1..).map(<[u8]>::to_vec),
+            }
+        };
+        // A file that git refuses does no harm.
+        let read = if git.status.success() {
+            git.stdout
+        } else {
+            Vec::new()
+        };
+        let entries = read
+            .split(|byte| *byte == 0)
+            .filter(|text| !text.is_empty());
+        Some(entries.map(entry).collect())
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { cases: 512, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn git_finds_nothing_harmful_in_what_is_admitted(
+            parts in proptest::collection::vec(proptest::sample::select(PARTS), 1..24)
+        ) {
+            let text = format!("[core]\n{}", parts.concat());
+            if admit(text.as_bytes(), b"").is_ok() {
+                // Where there is no git, nothing would run its configuration either.
+                let read = as_git_reads(text.as_bytes()).unwrap_or_default();
+                let harmful = read.iter().find(|entry| !entry.is_harmless());
+                proptest::prop_assert!(harmful.is_none(), "{text:?}: {harmful:?}");
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_a_reason_to_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = admit(&bytes, &bytes);
+        }
+    }
 }

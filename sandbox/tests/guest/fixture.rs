@@ -14,13 +14,16 @@ use tokio::sync::OnceCell;
 use crate::runner::{self, Test, Verdict};
 
 /// A test that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Emulated hosts are slow, and share their processors with other work.
-pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(200);
 
 /// Memory of the shared guest.
 pub(crate) const MEMORY_MIB: u64 = 512;
+
+/// The shared guest's console, beside the workspace.
+const CONSOLE: &str = "console";
 
 /// Where the shared guest sees the directory that it cannot change.
 pub(crate) const READ_ONLY: &str = "/read-only";
@@ -93,6 +96,7 @@ pub(crate) fn run(tables: &[&[Case]]) -> ExitCode {
         runtime
             .block_on(run)
             .unwrap_or_else(|_| Err(anyhow!("it hangs")))
+            .map_err(|error| error.context(fixture.last_words()))
             .into()
     };
     let status = runner::run(tables.iter().copied().flatten().map(|case| Test {
@@ -166,6 +170,22 @@ impl Fixture {
             .start_timeout(START_LIMIT)
     }
 
+    /// How the shared guest's kernel ended, if it panicked.
+    fn last_words(&self) -> String {
+        let shared = self.shared.get().and_then(|shared| shared.as_ref().ok());
+        let log = shared.map(|shared| std::fs::read_to_string(shared.outside.path().join(CONSOLE)));
+        let log = log.and_then(Result::ok).unwrap_or_default();
+        match log.find("Kernel panic") {
+            Some(panic) => {
+                let (before, after) = log.split_at(panic);
+                let from = before.len().saturating_sub(4000);
+                let from = before.ceil_char_boundary(from);
+                format!("{}{after}", before.get(from..).unwrap_or_default())
+            }
+            None => "it failed".into(),
+        }
+    }
+
     /// The shared guest, started when it is first asked for.
     pub(crate) async fn shared(&self) -> Result<Arc<Shared>> {
         let start = || async {
@@ -192,6 +212,7 @@ impl Fixture {
             .memory_mib(MEMORY_MIB)
             .start_timeout(START_LIMIT)
             .env("FROM_THE_SANDBOX", "yes")
+            .console_log(real.join(CONSOLE))
             .workspace(&workspace)
             .mount(Mount {
                 host: read_only.clone(),

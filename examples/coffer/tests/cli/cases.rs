@@ -97,6 +97,10 @@ fn impossible_settings() -> Result<()> {
     ] {
         Ended::of(&mut coffer(["run", option, value, "--", "true"]))?.failed_with(125, part)?;
     }
+    for pattern in ["", "a//b", "*.{key", "**"] {
+        let arguments = ["run", "-w", "/usr", "--hide", pattern, "--", "true"];
+        Ended::of(&mut coffer(arguments))?.failed_with(125, "no pattern of names")?;
+    }
     Ok(())
 }
 
