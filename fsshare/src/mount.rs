@@ -27,8 +27,6 @@ const OVERHEAD: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Mount {
     at: PathBuf,
-    /// It was not left to others to unmount.
-    is_ours: bool,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -55,7 +53,6 @@ impl Mount {
         )?;
         let mut mount = Self {
             at,
-            is_ours: true,
             threads: Vec::new(),
         };
         let server = std::sync::Arc::new(server);
@@ -76,7 +73,6 @@ impl Mount {
 
     /// Waits until someone else unmounts the share.
     pub fn wait(mut self) {
-        self.is_ours = false;
         self.join();
     }
 
@@ -90,8 +86,9 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.is_ours {
-            // It fails when the share was unmounted by hand already.
+        // Its threads end with the mount, and what someone else mounts there afterwards is not ours.
+        let is_mounted = self.threads.iter().any(|thread| !thread.is_finished());
+        if is_mounted {
             let _ = rustix::mount::unmount(&self.at, UnmountFlags::FORCE | UnmountFlags::DETACH);
         }
         self.join();

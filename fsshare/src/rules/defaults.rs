@@ -27,24 +27,18 @@ const HIDDEN: &[&str] = &[
 
 /// What git runs, or what leads git to it.
 const GIT: &[&str] = &[
-    ".git/hooks",
-    ".git/commondir",
+    ".git/{hooks,commondir}",
     ".git/info/attributes",
-    ".git/objects/info/alternates",
-    ".git/objects/info/http-alternates",
-    ".git/modules/**/hooks",
-    ".git/modules/**/commondir",
+    ".git/objects/info/{alternates,http-alternates}",
+    ".git/modules/**/{hooks,commondir}",
     ".git/modules/**/objects/info/alternates",
-    ".git/worktrees/*/commondir",
-    ".git/worktrees/*/gitdir",
+    ".git/worktrees/*/{commondir,gitdir}",
 ];
 
 /// Where git reads which programs to run.
 const GIT_CONFIGS: &[&str] = &[
-    ".git/config",
-    ".git/config.worktree",
-    ".git/modules/**/config",
-    ".git/modules/**/config.worktree",
+    ".git/{config,config.worktree}",
+    ".git/modules/**/{config,config.worktree}",
     ".git/worktrees/*/config.worktree",
 ];
 
@@ -63,8 +57,7 @@ const TOOLS: &[&str] = &[
     ".mcp.json",
     ".github/workflows",
     ".gitlab-ci.yml",
-    ".cargo/config",
-    ".cargo/config.toml",
+    ".cargo/{config,config.toml}",
     ".npmrc",
     ".yarnrc.yml",
     ".bashrc",
@@ -87,12 +80,8 @@ const TOOLS: &[&str] = &[
     ".pre-commit-config.yaml",
     ".husky",
     // Packages bring their authors' own.
-    "!node_modules/**/.vscode",
-    "!node_modules/**/.idea",
+    "!node_modules/**/{.vscode,.idea,.npmrc,.husky,.pre-commit-config.yaml}",
     "!node_modules/**/.github/workflows",
-    "!node_modules/**/.npmrc",
-    "!node_modules/**/.husky",
-    "!node_modules/**/.pre-commit-config.yaml",
 ];
 
 impl Rules {
@@ -100,6 +89,9 @@ impl Rules {
     ///
     /// Git works: `.git/config` takes what git writes there unless it names a program, and a repository can be made without hooks (an empty
     /// `GIT_TEMPLATE_DIR`).
+    ///
+    /// What git cannot do here: settings that are not on the list of harmless ones, a clone from a local path, `worktree add`, new
+    /// submodules, a checkout that changes a protected name.
     ///
     /// Not covered: repositories whose folder has another name than `.git`, programs that a file names which the host's own settings
     /// point to, a rebase that is under way, and a host's git that rewrites `.git/config` in the same moment.

@@ -50,7 +50,7 @@ pub(crate) enum Guard {
 ///
 /// A pattern is one name or several with `/` between them, with `*`, `?`, `[...]` and `{a,b}` as in a shell, `**` for any number of folders.
 /// It holds at every depth; with a leading `/`, at the top only. A leading `!` takes back what earlier patterns of the same list say of
-/// the name; it frees nothing below a protected folder. `?` and `[...]` stand for one byte of UTF-8.
+/// the name; it frees nothing below a protected folder. All patterns together, the usual ones too, have room for 60 folders. `?` and `[...]` stand for one byte of UTF-8.
 #[derive(Clone, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
@@ -121,6 +121,8 @@ pub(crate) struct Judgement {
     /// The guard of a directory of that name, and of anything else.
     guards: [Option<Guard>; 2],
     steps: State,
+    /// A rule that guards something goes on below the name.
+    leads: bool,
 }
 
 impl Judgement {
@@ -136,7 +138,7 @@ impl Judgement {
 
     /// Whether a rule goes on below the name: a link of that name would lead the host elsewhere.
     pub(crate) fn is_on_the_way(self) -> bool {
-        self.steps != State::default()
+        self.leads
     }
 
     pub(crate) fn is_hidden(self) -> bool {
@@ -179,7 +181,7 @@ impl Rules {
     /// Whether a directory at this path is guarded, or part of what is: rules that begin at it would not see that.
     #[must_use]
     pub fn concern(&self, directory: &Path) -> bool {
-        let mut state = State::TOP;
+        let (mut state, mut leads) = (State::default(), false);
         for part in directory.components() {
             let Component::Normal(name) = part else {
                 continue;
@@ -189,8 +191,9 @@ impl Rules {
                 return true;
             }
             state = judged.state(true);
+            leads = judged.is_on_the_way();
         }
-        state != State::TOP && state != State::default()
+        leads
     }
 
     fn add(&mut self, text: &str, guard: Guard, spares_directories: bool) -> Result<(), RuleError> {
@@ -240,6 +243,7 @@ impl Rules {
         for rule in &self.rules {
             let (matched, steps) = rule.follow(directory, &name);
             judged.steps.0 |= steps;
+            judged.leads |= steps != 0 && !rule.exception;
             if matched {
                 let guards = if rule.guard == Guard::Hidden {
                     &mut hides

@@ -165,12 +165,18 @@ fn the_usual_rules_are_valid_and_mean_what_they_say() {
         ("/home/u/.config/tool", false),
         ("/home/u/.config", true),
         ("/p/.git/modules/x", true),
+        ("/p/node_modules/x", false),
         ("/p/.vscode", true),
         ("/p/.vscode/x", true),
         ("/", false),
     ] {
         assert_eq!(usual.concern(Path::new(path)), concerns, "{path}");
     }
+    assert!(
+        usual.steps <= 45,
+        "{}: a user has patterns too",
+        usual.steps
+    );
     let directory = usual.judge(State::TOP, b".git");
     assert_eq!(directory.guard(true), None);
 }

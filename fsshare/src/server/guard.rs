@@ -100,7 +100,12 @@ impl Server {
     ) -> Result<(), Errno> {
         let judged = self.judge(parent, name);
         match judged.guard(is_directory) {
-            None | Some(Guard::GitConfig) => Ok(()),
+            None => Ok(()),
+            // What the present file forbids must not go with it.
+            Some(Guard::GitConfig) => {
+                let present = self.host.lookup(&parent.node, name)?;
+                git_config::admit(b"", &self.content(&present)?)
+            }
             Some(Guard::Hidden) => Err(Errno::ENOENT),
             Some(Guard::Protected) => Err(Errno::EPERM),
         }

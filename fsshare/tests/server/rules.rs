@@ -243,6 +243,31 @@ fn a_link_never_stands_on_the_way_to_a_protected_name() {
 }
 
 #[test]
+fn links_are_made_where_only_exceptions_go_on() {
+    let share = usual();
+    fs::create_dir_all(share.root.join("node_modules/.bin")).unwrap();
+    let bin = share.walk("node_modules/.bin");
+    share.symlink(bin, "tool", "../tool/cli.js").unwrap();
+    share.symlink(ROOT_ID, "elsewhere", "x").unwrap();
+    let package = share.mkdir(bin, "package").unwrap().nodeid;
+    share.mkdir(package, ".vscode").unwrap();
+    share
+        .rename((bin, "package"), (share.walk("node_modules"), "package"), 0)
+        .unwrap();
+}
+
+#[test]
+fn a_config_that_forbids_something_stays() {
+    let share = usual();
+    put(&share, ".git/config", "[core]\n\thooksPath = /dev/null\n");
+    put(&share, "b/.git/config", "[core]\n\tbare = false\n");
+    for (folder, goes) in [(".git", false), ("b/.git", true)] {
+        let unlinked = share.call(Opcode::Unlink, share.walk(folder), &text("config"));
+        assert_eq!(unlinked.err(), (!goes).then_some(EPERM), "{folder}");
+    }
+}
+
+#[test]
 fn a_hidden_name_does_not_show_by_an_exchange() {
     let share = usual();
     put(&share, "x", "");

@@ -22,7 +22,7 @@ pub(super) fn check(config: &SandboxBuilder, rules: &Rules) -> Result<()> {
     let shares: Vec<Share<'_>> = config.mounts.iter().filter_map(Share::of).collect();
     if let Some(share) = shares.iter().find(|share| rules.concern(&share.directory)) {
         let problem = "it lies in, or is, what is hidden from guests or protected; share the directory above it, or do without \
-                       the usual rules (--no-usual-rules)";
+                       the rule";
         return Err(refusal("workspace", &share.mount.host, problem));
     }
     let program = config.worker_program.clone();
