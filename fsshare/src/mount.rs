@@ -10,6 +10,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use rustix::fs::{Mode, OFlags};
@@ -55,16 +56,16 @@ impl Mount {
             at,
             threads: Vec::new(),
         };
-        let server = std::sync::Arc::new(server);
+        let server = Arc::new(server);
+        mount.serve(&server, device.try_clone()?)?;
         for _ in 1..threads {
             mount.serve(&server, another_queue(&device)?)?;
         }
-        mount.serve(&server, device)?;
         Ok(mount)
     }
 
-    fn serve(&mut self, server: &std::sync::Arc<Server>, device: OwnedFd) -> io::Result<()> {
-        let server = std::sync::Arc::clone(server);
+    fn serve(&mut self, server: &Arc<Server>, device: OwnedFd) -> io::Result<()> {
+        let server = Arc::clone(server);
         let thread = thread::Builder::new().name("fuse".into());
         self.threads
             .push(thread.spawn(move || serve(&server, &device))?);
