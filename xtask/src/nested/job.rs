@@ -13,13 +13,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Clock, NestedJob};
+use super::NestedJob;
 use crate::host;
 
 /// Where the emulated host mounts the job's folder.
 const INSIDE: &str = "/run/nested";
 
-/// The file into which the emulated host writes how many seconds have passed there, if there is one.
+/// The file into which the emulated host writes how many seconds have passed there.
 const SECONDS: &str = "seconds";
 
 /// What the command sees of our own environment.
@@ -57,17 +57,15 @@ impl JobFolder {
         fs::create_dir_all(folder.results(job))?;
         fs::create_dir_all(folder.path.join("out"))?;
         fs::write(folder.path.join("command"), script(job)?)?;
-        if job.clock == Clock::Instructions {
-            fs::write(folder.path.join(SECONDS), "")?;
-        }
+        fs::write(folder.path.join(SECONDS), "")?;
         Ok(folder)
     }
 
-    /// How many seconds have passed in the emulated host, if it is to tell.
-    pub(super) fn seconds(&self) -> Option<u64> {
-        let text = fs::read_to_string(self.path.join(SECONDS)).ok()?;
+    /// How many seconds have passed in the emulated host.
+    pub(super) fn seconds(&self) -> u64 {
+        let text = fs::read_to_string(self.path.join(SECONDS)).unwrap_or_default();
         // Nothing is there before the first, and while it is being written.
-        Some(text.trim().parse().unwrap_or(0))
+        text.trim().parse().unwrap_or(0)
     }
 
     /// The folder on our side.
@@ -214,13 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_wanted_with_time_by_instructions_only() {
-        let folder = |clock| JobFolder::create(&NestedJob::new(["true"]).clock(clock)).unwrap();
-        assert_eq!(folder(Clock::Wall).seconds(), None);
-        let folder = folder(Clock::Instructions);
-        assert_eq!(folder.seconds(), Some(0));
+    fn seconds_are_those_that_were_written_last() {
+        let folder = JobFolder::create(&NestedJob::new(["true"])).unwrap();
+        assert_eq!(folder.seconds(), 0);
         fs::write(folder.path().join(SECONDS), "12\n").unwrap();
-        assert_eq!(folder.seconds(), Some(12));
+        assert_eq!(folder.seconds(), 12);
     }
 
     #[test]
