@@ -112,7 +112,7 @@ pub(crate) struct RunOptions {
     /// Hide names in the workspace, e.g. `*.key`, `secrets/*`; `!.env` shows what is usually hidden
     #[arg(long, value_name = "PATTERN", requires = "workspace")]
     pub(crate) hide: Vec<String>,
-    /// Let nobody change names in the workspace, e.g. `Makefile`; `!.vscode` frees what usually
+    /// Keep the guest from changing names in the workspace, e.g. `Makefile`; `!.vscode` frees what usually
     /// is protected
     #[arg(long, value_name = "PATTERN", requires = "workspace")]
     pub(crate) protect: Vec<String>,

@@ -41,7 +41,7 @@ pub(crate) enum Guard {
     Hidden,
     /// The guest reads it, and can neither change, make, replace nor remove it, nor anything below it.
     Protected,
-    /// As protected, except that it may be removed, and that a file may be renamed to it whose content [`git_config`] admits, as git does.
+    /// As protected, except that it may be removed while it holds harmless settings only, and that a file may be renamed to it whose content [`git_config`] admits, as git does.
     GitConfig,
 }
 

@@ -26,7 +26,7 @@ const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off 
 /// At full work it takes 5, on a busy machine up to 30. With this machine's time a second is one, but an emulated host stood still
 /// once in eight runs on a machine with twice the work that it has processors for.
 const STALL_WINDOW: Duration = Duration::from_secs(180);
-const STALL_SECONDS: u64 = 6;
+const STALL_SECONDS: u64 = 5;
 
 /// How QEMU ended.
 #[derive(Debug)]
@@ -49,7 +49,8 @@ pub(super) fn run(
     let mut qemu = start(job, image, folder)?;
     let stdout = stdout.follow(job.output, io::stdout())?;
     let stderr = stderr.follow(job.output, io::stderr())?;
-    let ended = wait(&mut qemu, job.timeout, || folder.seconds())?;
+    let advance = Advance::new(Instant::now());
+    let ended = wait(&mut qemu, job.timeout, advance, || folder.seconds())?;
     let (stdout, stderr) = (stdout.finish()?, stderr.finish()?);
     let status = status(job, folder, ended)?;
     Ok(status.map(|status| NestedResult {
@@ -163,9 +164,13 @@ fn option_path(path: &Path) -> Result<String> {
 
 /// Waits for QEMU's end, and brings it about when that takes too long, or when the `seconds` that pass in the emulated host
 /// are too few.
-fn wait(qemu: &mut Child, timeout: Duration, seconds: impl Fn() -> u64) -> Result<Ended> {
+fn wait(
+    qemu: &mut Child,
+    timeout: Duration,
+    mut advance: Advance,
+    seconds: impl Fn() -> u64,
+) -> Result<Ended> {
     let start = Instant::now();
-    let mut advance = Advance::new(start);
     let ended = loop {
         if let Some(status) = qemu.try_wait()? {
             return Ok(Ended::Itself(status));
@@ -364,11 +369,19 @@ mod tests {
     }
 
     #[test]
-    fn machine_that_runs_too_long_is_killed() {
+    fn machine_that_runs_too_long_or_stalls_is_killed() {
         let spawn = |seconds: &str| Command::new("sleep").arg(seconds).spawn().unwrap();
-        let end = |seconds, timeout| wait(&mut spawn(seconds), timeout, || 0).unwrap();
-        assert!(matches!(end("1000", Duration::ZERO), Ended::TooLate));
-        let ended = end("0", Duration::from_secs(600));
+        let end =
+            |seconds, timeout, advance| wait(&mut spawn(seconds), timeout, advance, || 0).unwrap();
+        let now = Instant::now();
+        assert!(matches!(
+            end("1000", Duration::ZERO, Advance::new(now)),
+            Ended::TooLate
+        ));
+        let long = Duration::from_secs(600);
+        let stalled = Advance::new(now.checked_sub(STALL_WINDOW).unwrap());
+        assert!(matches!(end("1000", long, stalled), Ended::Stalled));
+        let ended = end("0", long, Advance::new(now));
         assert!(matches!(ended, Ended::Itself(status) if status.success()));
     }
 
@@ -380,9 +393,9 @@ mod tests {
         for (seconds, windows, stalled) in [
             (0, 0.9, false),
             (6, 0.95, false),
-            (11, 1.9, false),
-            (11, 1.95, true),
-            (12, 1.95, false),
+            (10, 1.9, false),
+            (10, 1.95, true),
+            (11, 1.95, false),
         ] {
             assert_eq!(
                 advance.is_stalled(seconds, at(windows)),

@@ -54,6 +54,20 @@ fn files_in_a_writable_workspace_are_refused() {
 }
 
 #[test]
+fn a_share_that_begins_in_a_guarded_place_is_refused() {
+    let (folder, config) = setting();
+    let inside = folder.path().join(".vscode/sub");
+    fs::create_dir_all(&inside).unwrap();
+    let config = SandboxBuilder {
+        mounts: Vec::new(),
+        ..config
+    };
+    let config = config.workspace(inside);
+    assert!(refused(&config).unwrap().contains("protected"));
+    assert_eq!(refused(&config.without_usual_rules()), None);
+}
+
+#[test]
 fn the_way_to_a_file_counts_with_its_links() {
     let (folder, config) = setting();
     for (path, passes) in [
