@@ -18,12 +18,12 @@ const BIRTH: u32 = 0x800;
 impl Server {
     /// GETATTR.
     pub(super) fn get_attributes(&self, node: u64) -> Result<wire::AttrOut, Errno> {
-        Ok(self.attr_out(&self.inodes.get(node)?.node.attributes()?))
+        Ok(self.attr_out(&self.inodes.attributes(&self.host, node)?))
     }
 
     /// STATX.
     pub(super) fn get_statx(&self, node: u64) -> Result<wire::StatxOut, Errno> {
-        let attributes = self.inodes.get(node)?.node.attributes()?;
+        let attributes = self.inodes.attributes(&self.host, node)?;
         let (attr_valid, attr_valid_nsec) = validity(self.cache.attributes);
         Ok(wire::StatxOut {
             attr_valid,
@@ -39,7 +39,7 @@ impl Server {
         node: u64,
         changes: &wire::SetAttrIn,
     ) -> Result<wire::AttrOut, Errno> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.node(node)?;
         inode.may_change_attributes()?;
         let valid = SetAttrFlags::from_bits_truncate(changes.valid);
         let given = |flag, id| valid.contains(flag).then_some(id);
@@ -87,15 +87,15 @@ impl Server {
 
     /// ACCESS.
     pub(super) fn access(&self, node: u64, mask: u32) -> Result<(), Errno> {
-        self.host.may_access(&self.inodes.get(node)?.node, mask)
+        self.host.may_access(&self.node(node)?.node, mask)
     }
 
     /// The reply that gives the guest a node.
-    pub(super) fn entry_out(&self, inode: &Inode, attributes: &Attributes) -> wire::EntryOut {
+    pub(super) fn entry_out(&self, nodeid: u64, attributes: &Attributes) -> wire::EntryOut {
         let (entry_valid, entry_valid_nsec) = validity(self.cache.names);
         let (attr_valid, attr_valid_nsec) = validity(self.cache.attributes);
         wire::EntryOut {
-            nodeid: inode.id,
+            nodeid,
             generation: 0,
             entry_valid,
             attr_valid,

@@ -14,7 +14,7 @@ pub(super) struct Budget {
 
 /// One place. It is kept with what fills it and becomes free again when that is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(super) struct Place(Option<Arc<AtomicUsize>>);
 
 impl Budget {
     pub(super) fn new(total: usize) -> Self {
@@ -31,8 +31,13 @@ impl Budget {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| {
                 free.checked_sub(1)
             })
-            .map(|_| Place(Arc::clone(&self.free)))
+            .map(|_| Place(Some(Arc::clone(&self.free))))
             .map_err(|_| Errno::ENFILE)
+    }
+
+    /// Frees places that were kept.
+    pub(super) fn give_back(&self, places: usize) {
+        self.free.fetch_add(places, Ordering::Relaxed);
     }
 
     /// Whether less than a quarter is free: time to stop giving places to what nobody asked for by name.
@@ -41,9 +46,18 @@ impl Budget {
     }
 }
 
+impl Place {
+    /// The place stays taken until [`Budget::give_back`].
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(free) = &self.0 {
+            free.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -98,9 +98,11 @@ pub enum LockPolicy {
 pub struct Limits {
     /// Open files and directories, and owners of record locks. One descriptor each.
     pub max_handles: usize,
-    /// Nodes that the guest holds. One descriptor each, and 1 to 2 KiB of the host kernel's memory, which cannot be reclaimed
-    /// while the guest holds the node.
+    /// Nodes that the guest holds. Some 64 bytes each.
     pub max_inodes: usize,
+    /// Nodes of which the server holds a handle: those that are open, and those used last. One descriptor each, and 1 to 2 KiB of the
+    /// host kernel's memory. On a file system that does not record when a file was made, it caps all nodes.
+    pub max_held: usize,
     /// How many servers this process runs: each gets an equal part of its descriptors. 0 counts as 1.
     pub shares: usize,
     /// Most bytes in one READ or WRITE: a multiple of 4096 in `4096..=1 MiB`.
@@ -108,14 +110,16 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16 Ki handles, 128 Ki nodes, one share, 1 MiB. The limit on the process's descriptors caps the first two further.
+    /// 16 Ki handles, 2 Mi nodes, 64 Ki of them held, one share, 1 MiB. The limit on the process's descriptors caps handles and held
+    /// nodes further.
     ///
-    /// So many nodes hold a large source tree and its build, and let a hostile guest pin at most about 256 MiB of the host's
-    /// memory; that memory is the kernel's, so no limit on the process counts it.
+    /// So many nodes hold the largest source trees, and let a hostile guest fill about 128 MiB of this process, and pin about
+    /// 128 MiB of the host kernel's memory, which no limit on the process counts.
     fn default() -> Self {
         Self {
             max_handles: 16 << 10,
-            max_inodes: 128 << 10,
+            max_inodes: 2 << 20,
+            max_held: 64 << 10,
             shares: 1,
             max_write: 1 << 20,
         }
@@ -130,7 +134,7 @@ impl Limits {
     pub(super) const FEWEST_DESCRIPTORS: usize = 64;
 
     /// The limits that hold when the process may have `descriptors` of them. What is left to the shares is divided equally;
-    /// of its part, a share's handles get at most a quarter and its nodes the rest. `None` if that is too little to work with.
+    /// of its part, a share's handles get at most a quarter and its held nodes the rest. `None` if that is too little to work with.
     pub(super) fn within(self, descriptors: Option<u64>) -> Option<Self> {
         let Some(descriptors) = descriptors else {
             return Some(self);
@@ -143,7 +147,7 @@ impl Limits {
         let max_handles = self.max_handles.min(share / 4);
         Some(Self {
             max_handles,
-            max_inodes: self.max_inodes.min(share - max_handles),
+            max_held: self.max_held.min(share - max_handles),
             ..self
         })
     }
@@ -162,11 +166,11 @@ mod tests {
                     ..Limits::default()
                 };
                 let limits = wish.within(Some(descriptors)).unwrap();
-                let each = limits.max_handles + limits.max_inodes;
+                let each = limits.max_handles + limits.max_held;
                 let held = (each * shares.max(1) + Limits::RESERVED_DESCRIPTORS) as u64;
                 assert!(held <= descriptors, "{descriptors}: {limits:?}");
                 assert!(
-                    limits.max_handles > 0 && limits.max_inodes > 0,
+                    limits.max_handles > 0 && limits.max_held > 0,
                     "{descriptors}: {limits:?}"
                 );
             }
@@ -189,6 +193,7 @@ mod tests {
         let wish = Limits {
             max_handles: 3,
             max_inodes: 5,
+            max_held: 4,
             shares: 1,
             max_write: 4096,
         };

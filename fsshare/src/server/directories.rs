@@ -7,6 +7,7 @@ use super::scratch::{Answer, Scratch};
 use crate::abi::{DirEntry, Listing, Name, ROOT_ID, wire};
 use crate::errno::Errno;
 use crate::host::Next;
+use crate::rules::Judgement;
 
 /// Fewest bytes to read from the host at once; a directory entry takes at most 280.
 const SHORTEST_READ: usize = 1 << 10;
@@ -16,7 +17,7 @@ const PLUS_FACTOR: usize = 4;
 impl Server {
     /// OPENDIR.
     pub(super) fn open_directory(&self, node: u64) -> Result<wire::OpenOut, Errno> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.node(node)?;
         let place = self.handle_budget.take()?;
         let directory = self.host.open_directory(&inode.node)?;
         let fh = self
@@ -50,7 +51,8 @@ impl Server {
         let mut is_empty = true;
         let listed = open.object.list(from, spare, |entry| {
             let entry = shown(&open.inode, entry);
-            if self.is_hidden(&open.inode, &entry) {
+            let judged = self.rules.judge(open.inode.state(), entry.name);
+            if judged.is_hidden() && !is_dot(entry.name) {
                 return Ok(Next::More);
             }
             if !listing.fits(&entry) {
@@ -62,7 +64,7 @@ impl Server {
                 };
             }
             let found = if plus {
-                self.find_listed(&open.inode, &entry)
+                self.find_listed(&open.inode, &entry, judged)
             } else {
                 wire::EntryOut::default()
             };
@@ -78,7 +80,12 @@ impl Server {
     }
 
     /// What a lookup of the entry gives, or nothing: the guest then looks it up itself when it needs it.
-    fn find_listed(&self, parent: &Inode, entry: &DirEntry<'_>) -> wire::EntryOut {
+    fn find_listed(
+        &self,
+        parent: &Inode,
+        entry: &DirEntry<'_>,
+        judged: Judgement,
+    ) -> wire::EntryOut {
         let nothing = wire::EntryOut::default();
         if is_dot(entry.name) || self.inodes.is_crowded() {
             return nothing;
@@ -89,12 +96,8 @@ impl Server {
         let name = std::ffi::CStr::from_bytes_with_nul(&text)
             .ok()
             .and_then(|text| Name::new(text).ok());
-        let found = name.and_then(|name| self.find(parent, name).ok());
+        let found = name.and_then(|name| self.find_in_passing(parent, name, judged).ok());
         found.unwrap_or(nothing)
-    }
-
-    fn is_hidden(&self, parent: &Inode, entry: &DirEntry<'_>) -> bool {
-        !is_dot(entry.name) && self.rules.judge(parent.state(), entry.name).is_hidden()
     }
 
     /// FSYNCDIR.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Server;
 use super::budget::Place;
 use super::handles::{Open, OpenFile};
-use super::inodes::Inode;
+use super::inodes::{Found, Inode};
 use super::scratch::{Answer, Scratch};
 use crate::abi::{FallocateMode, Name, OpenFlags, OpenReply, wire};
 use crate::errno::Errno;
@@ -22,7 +22,7 @@ const SEEK_HOLE: u32 = 4;
 impl Server {
     /// OPEN.
     pub(super) fn open(&self, node: u64, flags: OpenFlags) -> Result<wire::OpenOut, Errno> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.node(node)?;
         if flags.changes() {
             inode.may_change()?;
         }
@@ -72,26 +72,25 @@ impl Server {
         flags: OpenFlags,
         mode: u32,
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
-        let parent = self.inodes.get(parent)?;
+        let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, false)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
         match self
             .host
             .create(&parent.node, name, mode, self.access_mode(flags))
         {
-            Ok((file, node)) => self.created(file, (node, state), false, places),
+            Ok((file, node)) => {
+                self.created(file, node, state, Some((&parent, name)), false, places)
+            }
             Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => {
                 let node = self.host.lookup(&parent.node, name)?;
-                if let Some(known) = self.inodes.known(node.attributes()?.identity) {
+                let identity = node.attributes()?.identity;
+                if let Some(known) = self.inodes.known(&self.host, identity) {
                     known.may_change()?;
                 }
                 let (file, attributes) = self.open_node(&node, flags)?;
-                self.created(
-                    file,
-                    (node, state),
-                    flags.writes() && attributes.has_privilege_bits(),
-                    places,
-                )
+                let privileged = flags.writes() && attributes.has_privilege_bits();
+                self.created(file, node, state, Some((&parent, name)), privileged, places)
             }
             Err(errno) => Err(errno),
         }
@@ -104,27 +103,32 @@ impl Server {
         flags: OpenFlags,
         mode: u32,
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
-        let parent = self.inodes.get(parent)?;
+        let parent = self.node(parent)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
         let exclusive = flags.contains(OpenFlags::EXCL);
         let (file, node) =
             self.host
                 .create_unnamed(&parent.node, mode, self.access_mode(flags), exclusive)?;
-        self.created(file, (node, State::default()), false, places)
+        self.created(file, node, State::default(), None, false, places)
     }
 
     fn created(
         &self,
         file: File,
-        (node, state): (Node, State),
+        node: Node,
+        state: State,
+        at: Option<(&Inode, Name<'_>)>,
         privileged: bool,
         places: (Place, Place),
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
         let attributes = node.attributes()?;
-        let inode = self
-            .inodes
-            .adopt(node, &attributes, state, Some(places.0))?;
-        let entry = self.entry_out(&inode, &attributes);
+        let found = Found {
+            attributes: &attributes,
+            state,
+            at,
+        };
+        let inode = self.inodes.adopt(&self.host, node, &found, places.0)?;
+        let entry = self.entry_out(inode.id, &attributes);
         Ok((entry, self.opened(inode, file, privileged, places.1)))
     }
 

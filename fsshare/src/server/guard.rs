@@ -54,7 +54,7 @@ impl Server {
         else {
             return false;
         };
-        match (self.inodes.get(request.node), self.inodes.get(new_parent)) {
+        match (self.node(request.node), self.node(new_parent)) {
             (Ok(from), Ok(to)) => {
                 let (source, target) = (self.judge(&from, name), self.judge(&to, new_name));
                 !(source.is_free() && source == target)
@@ -178,7 +178,7 @@ impl Server {
     /// Protects a file's content from all that the guest holds of it. The request that calls this runs alone.
     pub(super) fn freeze(&self, node: &Node) -> Result<(), Errno> {
         let identity = node.attributes()?.identity;
-        let known = self.inodes.known(identity);
+        let known = self.inodes.known(&self.host, identity);
         let open = self.files.inodes_of(identity);
         for inode in known.iter().chain(&open) {
             inode.arrive(inode.state().frozen());

@@ -16,14 +16,14 @@ mod scratch;
 mod session;
 mod xattrs;
 
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
 pub use config::{CachePolicy, Config, Limits, LockPolicy, Owner};
 pub use error::{Error, Fault};
 
 use self::budget::Budget;
 use self::handles::{Directories, Files, Handles};
-use self::inodes::Inodes;
+use self::inodes::{Inode, Inodes};
 use self::owners::Owners;
 use self::scratch::{Answer, Pool, Scratch};
 use self::session::Session;
@@ -84,7 +84,7 @@ impl Server {
                 Requirement::Proc => Error::Proc(source.into()),
                 Requirement::Confinement => Error::Root(source.into()),
             })?;
-        let inodes = Inodes::new(root, limits.max_inodes).map_err(|errno| {
+        let inodes = Inodes::new(root, limits.max_inodes, limits.max_held).map_err(|errno| {
             Error::Root(std::io::Error::from_raw_os_error(errno.number().into()))
         })?;
         Ok(Self {
@@ -315,6 +315,11 @@ impl Server {
         }
     }
 
+    /// The node with this number.
+    fn node(&self, id: u64) -> Result<Arc<Inode>, Errno> {
+        self.inodes.get(&self.host, id)
+    }
+
     fn forget_everything(&self) {
         self.files.clear();
         self.directories.clear();
@@ -322,7 +327,7 @@ impl Server {
     }
 
     fn stat_fs(&self, node: u64) -> Result<wire::StatFsOut, Errno> {
-        let space = self.inodes.get(node)?.node.space()?;
+        let space = self.node(node)?.node.space()?;
         let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(wire::StatFsOut {
             blocks: space.blocks,

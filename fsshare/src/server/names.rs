@@ -1,20 +1,22 @@
 //! Operations on names in directories.
 
+use std::sync::Arc;
+
 use super::Server;
 use super::guard::End;
-use super::inodes::Inode;
+use super::inodes::{Found, Inode};
 use super::scratch::{Answer, Scratch};
 use crate::abi::{Name, RenameMode, Target, wire};
 use crate::errno::Errno;
 use crate::host::{AccessMode, Kind, Node};
-use crate::rules::State;
+use crate::rules::{Judgement, State};
 
 use super::budget::Place;
 
 impl Server {
     /// LOOKUP.
     pub(super) fn lookup(&self, parent: u64, name: Name<'_>) -> Result<wire::EntryOut, Errno> {
-        self.find(&*self.inodes.get(parent)?, name)
+        self.find(&*self.node(parent)?, name)
     }
 
     /// Looks a name up.
@@ -25,16 +27,52 @@ impl Server {
         }
         let node = self.host.lookup(&parent.node, name)?;
         let attributes = node.attributes()?;
-        let state = judged.state(attributes.kind() == Kind::Directory);
-        let inode = self.inodes.adopt(node, &attributes, state, None)?;
-        Ok(self.entry_out(&inode, &attributes))
+        let found = Found {
+            attributes: &attributes,
+            state: judged.state(attributes.kind() == Kind::Directory),
+            at: Some((parent, name)),
+        };
+        let id = self.inodes.enter(Some(node), &found, None)?;
+        Ok(self.entry_out(id, &attributes))
+    }
+
+    /// As [`Self::find`], for a name that is known not to be hidden and of which the guest may never make use: no handle is held.
+    pub(super) fn find_in_passing(
+        &self,
+        parent: &Inode,
+        name: Name<'_>,
+        judged: Judgement,
+    ) -> Result<wire::EntryOut, Errno> {
+        let attributes = self.host.attributes_at(&parent.node, name)?;
+        if attributes.born.is_none() {
+            // Without a handle nobody could tell it from another file that gets its number.
+            return self.find(parent, name);
+        }
+        let found = Found {
+            attributes: &attributes,
+            state: judged.state(attributes.kind() == Kind::Directory),
+            at: Some((parent, name)),
+        };
+        let id = self.inodes.enter(None, &found, None)?;
+        Ok(self.entry_out(id, &attributes))
     }
 
     /// Gives the guest a node that was made for it.
-    fn enter(&self, node: Node, state: State, place: Place) -> Result<wire::EntryOut, Errno> {
+    fn enter(
+        &self,
+        node: Node,
+        at: (&Inode, Name<'_>),
+        state: State,
+        place: Place,
+    ) -> Result<wire::EntryOut, Errno> {
         let attributes = node.attributes()?;
-        let inode = self.inodes.adopt(node, &attributes, state, Some(place))?;
-        Ok(self.entry_out(&inode, &attributes))
+        let found = Found {
+            attributes: &attributes,
+            state,
+            at: Some(at),
+        };
+        let id = self.inodes.enter(Some(node), &found, Some(place))?;
+        Ok(self.entry_out(id, &attributes))
     }
 
     /// MKNOD: regular files only. Devices, FIFOs and sockets would be doors into the host.
@@ -47,13 +85,13 @@ impl Server {
         if Kind::of_mode(mode) != Kind::Regular {
             return Err(Errno::EPERM);
         }
-        let parent = self.inodes.get(parent)?;
+        let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, false)?;
         let place = self.inodes.reserve()?;
         let (_, node) = self
             .host
             .create(&parent.node, name, mode, AccessMode::WRITE)?;
-        self.enter(node, state, place)
+        self.enter(node, (&parent, name), state, place)
     }
 
     /// MKDIR.
@@ -63,11 +101,11 @@ impl Server {
         name: Name<'_>,
         mode: u32,
     ) -> Result<wire::EntryOut, Errno> {
-        let parent = self.inodes.get(parent)?;
+        let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, true)?;
         let place = self.inodes.reserve()?;
         let node = self.host.make_directory(&parent.node, name, mode)?;
-        self.enter(node, state, place)
+        self.enter(node, (&parent, name), state, place)
     }
 
     /// SYMLINK.
@@ -77,17 +115,17 @@ impl Server {
         name: Name<'_>,
         target: Target<'_>,
     ) -> Result<wire::EntryOut, Errno> {
-        let parent = self.inodes.get(parent)?;
+        let parent = self.node(parent)?;
         let state = self.may_link(&parent, name)?;
         let place = self.inodes.reserve()?;
         let node = self.host.make_symlink(&parent.node, name, target)?;
-        self.enter(node, state, place)
+        self.enter(node, (&parent, name), state, place)
     }
 
     /// READLINK.
     pub(super) fn read_link(&self, node: u64, scratch: &mut Scratch) -> Result<Answer, Errno> {
         self.host
-            .read_link(&self.inodes.get(node)?.node, &mut scratch.structures)?;
+            .read_link(&self.node(node)?.node, &mut scratch.structures)?;
         Ok(Answer::Structures)
     }
 
@@ -98,10 +136,7 @@ impl Server {
         parent: u64,
         name: Name<'_>,
     ) -> Result<wire::EntryOut, Errno> {
-        let (inode, parent) = (
-            self.inodes.get(node)?.changeable()?,
-            self.inodes.get(parent)?,
-        );
+        let (inode, parent) = (self.node(node)?.changeable()?, self.node(parent)?);
         if inode.node.attributes()?.kind() == Kind::Symlink {
             self.may_link(&parent, name)?;
         } else {
@@ -110,22 +145,41 @@ impl Server {
         self.host.link(&inode.node, &parent.node, name)?;
         let attributes = inode.node.attributes()?;
         // The guest counts a lookup for the reply. The new name may already be someone else's; the node is not.
-        let same = self.inodes.look_up_again(&inode)?;
-        Ok(self.entry_out(&same, &attributes))
+        self.inodes.look_up_again(&inode)?;
+        self.inodes.named(inode.identity(), &parent, name);
+        Ok(self.entry_out(inode.id, &attributes))
     }
 
     /// UNLINK.
     pub(super) fn unlink(&self, parent: u64, name: Name<'_>) -> Result<(), Errno> {
-        let parent = self.inodes.get(parent)?;
+        let parent = self.node(parent)?;
         self.may_remove(&parent, name, false)?;
-        self.host.unlink(&parent.node, name)
+        let victim = self.hold(&parent, name);
+        self.host.unlink(&parent.node, name)?;
+        self.lost(victim);
+        Ok(())
     }
 
     /// RMDIR.
     pub(super) fn remove_directory(&self, parent: u64, name: Name<'_>) -> Result<(), Errno> {
-        let parent = self.inodes.get(parent)?;
+        let parent = self.node(parent)?;
         self.may_remove(&parent, name, true)?;
-        self.host.remove_directory(&parent.node, name)
+        let victim = self.hold(&parent, name);
+        self.host.remove_directory(&parent.node, name)?;
+        self.lost(victim);
+        Ok(())
+    }
+
+    /// What is there now, if the guest holds it. While it is held, nothing else gets its number.
+    fn hold(&self, parent: &Inode, name: Name<'_>) -> Option<Arc<Inode>> {
+        let attributes = self.host.attributes_at(&parent.node, name).ok()?;
+        self.inodes.known(&self.host, attributes.identity)
+    }
+
+    fn lost(&self, victim: Option<Arc<Inode>>) {
+        if let Some(victim) = victim {
+            self.inodes.unnamed(victim.identity());
+        }
     }
 
     /// RENAME and RENAME2.
@@ -135,11 +189,21 @@ impl Server {
         to: (u64, Name<'_>),
         mode: RenameMode,
     ) -> Result<(), Errno> {
-        let (source, target) = (self.inodes.get(from.0)?, self.inodes.get(to.0)?);
+        let (source, target) = (self.node(from.0)?, self.node(to.0)?);
         let end = |parent, name| End { parent, name };
         let checked = self.may_rename(end(&source, from.1), end(&target, to.1), mode)?;
+        let (moved, replaced) = (self.hold(&source, from.1), self.hold(&target, to.1));
         self.host
             .rename((&source.node, from.1), (&target.node, to.1), mode)?;
+        match replaced {
+            Some(other) if mode.contains(RenameMode::EXCHANGE) => {
+                self.inodes.named(other.identity(), &source, from.1);
+            }
+            other => self.lost(other),
+        }
+        if let Some(moved) = moved {
+            self.inodes.named(moved.identity(), &target, to.1);
+        }
         checked.map_or(Ok(()), |node| self.freeze(&node))
     }
 }

@@ -22,7 +22,7 @@ impl Server {
         size: u32,
         scratch: &mut Scratch,
     ) -> Result<Answer, Errno> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.node(node)?;
         if !is_users(name.as_c_str().to_bytes()) {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -44,7 +44,7 @@ impl Server {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), Errno> {
-        let inode = self.inodes.get(node)?.changeable()?;
+        let inode = self.node(node)?.changeable()?;
         changeable(name)?;
         if value.len() > LONGEST_XATTR {
             return Err(Errno::E2BIG);
@@ -59,7 +59,7 @@ impl Server {
         size: u32,
         scratch: &mut Scratch,
     ) -> Result<Answer, Errno> {
-        let inode = self.inodes.get(node)?;
+        let inode = self.node(node)?;
         let list = scratch.content(LONGEST_XATTR);
         let len = self.host.list_xattrs(&inode.node, list)?;
         let len = keep_users(list, len);
@@ -72,7 +72,7 @@ impl Server {
 
     /// REMOVEXATTR.
     pub(super) fn remove_xattr(&self, node: u64, name: XattrName<'_>) -> Result<(), Errno> {
-        let inode = self.inodes.get(node)?.changeable()?;
+        let inode = self.node(node)?.changeable()?;
         changeable(name)?;
         self.host.remove_xattr(&inode.node, name)
     }

@@ -19,3 +19,4 @@ mod races;
 mod random;
 mod read_only;
 mod rules;
+mod unheld;

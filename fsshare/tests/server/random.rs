@@ -173,6 +173,7 @@ proptest! {
         let share = Share::with(|config| {
             config.locks = LockPolicy::Host;
             config.limits.max_inodes = 8;
+            config.limits.max_held = 3;
             config.limits.max_handles = 6;
         });
         // Making a whole host file system durable takes long and tells nothing here.

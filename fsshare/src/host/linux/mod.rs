@@ -11,7 +11,7 @@ mod xattr;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Statx, StatxFlags};
 use rustix::path::DecInt;
 
 pub(crate) use directory::{Directory, Next};
@@ -86,7 +86,7 @@ impl AccessMode {
 pub(crate) enum Requirement {
     /// `/proc` of this process.
     Proc,
-    /// `openat2` (Linux 5.6), or a root that is a directory.
+    /// `openat2` and mounts' numbers (Linux 5.8), or a root that is a directory.
     Confinement,
 }
 
@@ -99,6 +99,8 @@ pub(crate) struct Host {
     root: OwnedFd,
     /// Added to every open for I/O where this process may: `NOATIME` for a tree that must not change.
     quiet: OFlags,
+    /// The mount that the tree is in.
+    mount: u64,
 }
 
 impl Host {
@@ -132,10 +134,12 @@ impl Host {
         } else {
             OFlags::empty()
         };
+        let mount = mount_of(&node).map_err(needs(Requirement::Confinement))?;
         let host = Self {
             descriptors,
             root,
             quiet,
+            mount,
         };
         Ok((host, Node(node)))
     }
@@ -162,6 +166,19 @@ impl Host {
             Mode::empty(),
             CONFINED,
         )?))
+    }
+
+    /// The attributes of what [`Self::lookup`] would find, without a handle on it.
+    pub(crate) fn attributes_at(&self, parent: &Node, name: Name<'_>) -> Result<Attributes, Errno> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let stat = rustix::fs::statx(parent, name.as_c_str(), flags, wanted)?;
+        // One name, and no link followed: the only way out is through a mount point.
+        if stat.stx_mnt_id == self.mount {
+            Ok(Attributes::of(&stat))
+        } else {
+            Err(Errno::EXDEV)
+        }
     }
 
     /// Another handle on what `file` has open.
@@ -221,6 +238,15 @@ impl Host {
     }
 }
 
+/// Which mount the node is in.
+fn mount_of(node: &OwnedFd) -> rustix::io::Result<u64> {
+    let stat = rustix::fs::statx(node, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    let is_told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
+    is_told
+        .then_some(stat.stx_mnt_id)
+        .ok_or(rustix::io::Errno::NOSYS)
+}
+
 fn own_descriptors() -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let descriptors = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())?;
@@ -236,28 +262,7 @@ impl Node {
     pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
         let stat = rustix::fs::statx(&self.0, c"", AtFlags::EMPTY_PATH, wanted)?;
-        let time = |stamp: rustix::fs::StatxTimestamp| Time {
-            seconds: stamp.tv_sec,
-            nanos: stamp.tv_nsec,
-        };
-        let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
-        Ok(Attributes {
-            identity: Identity {
-                device: (stat.stx_dev_major, stat.stx_dev_minor),
-                inode: stat.stx_ino,
-            },
-            mode: u32::from(stat.stx_mode),
-            links: stat.stx_nlink,
-            uid: stat.stx_uid,
-            gid: stat.stx_gid,
-            size: stat.stx_size,
-            blocks: stat.stx_blocks,
-            io_size: stat.stx_blksize,
-            accessed: time(stat.stx_atime),
-            modified: time(stat.stx_mtime),
-            changed: time(stat.stx_ctime),
-            born: has_birth.then(|| time(stat.stx_btime)),
-        })
+        Ok(Attributes::of(&stat))
     }
 
     /// Sizes of the file system that holds the node.
@@ -273,5 +278,32 @@ impl Node {
             block_size: stat.f_frsize,
             longest_name: stat.f_namemax,
         })
+    }
+}
+
+impl Attributes {
+    fn of(stat: &Statx) -> Self {
+        let time = |stamp: rustix::fs::StatxTimestamp| Time {
+            seconds: stamp.tv_sec,
+            nanos: stamp.tv_nsec,
+        };
+        let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        Self {
+            identity: Identity {
+                device: (stat.stx_dev_major, stat.stx_dev_minor),
+                inode: stat.stx_ino,
+            },
+            mode: u32::from(stat.stx_mode),
+            links: stat.stx_nlink,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            size: stat.stx_size,
+            blocks: stat.stx_blocks,
+            io_size: stat.stx_blksize,
+            accessed: time(stat.stx_atime),
+            modified: time(stat.stx_mtime),
+            changed: time(stat.stx_ctime),
+            born: has_birth.then(|| time(stat.stx_btime)),
+        }
     }
 }
