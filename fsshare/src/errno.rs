@@ -45,6 +45,8 @@ errnos! {
     ENOMEM = 12;
     /// Permission denied.
     EACCES = 13;
+    /// In use, and so not to be changed.
+    EBUSY = 16;
     /// File exists.
     EEXIST = 17;
     /// The name leads to another mount.

@@ -7,18 +7,24 @@
 //! reply. Each thread reads from a queue of its own (`FUSE_DEV_IOC_CLONE`).
 
 use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use crate::server::Backing;
+use crate::transfer::Writer;
 use crate::{Server, sys};
 
+/// How long a thread looks out for the next request.
+const PATIENCE: Duration = Duration::from_micros(100);
 /// Room for what comes before and after the content of the largest request or reply; the kernel insists on one page
 /// at least.
 const OVERHEAD: usize = 16 << 10;
@@ -38,7 +44,7 @@ impl Mount {
     /// `PermissionDenied`: mounting takes `CAP_SYS_ADMIN`. Otherwise what the host says of `/dev/fuse` and `at`.
     pub fn new(server: Server, at: &Path, threads: usize) -> io::Result<Self> {
         let at = at.canonicalize()?;
-        let device = open_device()?;
+        let device = open_device(OFlags::empty())?;
         let options = format!(
             "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
             device.as_raw_fd()
@@ -52,24 +58,26 @@ impl Mount {
             flags,
             options.as_c_str(),
         )?;
+        let mut server = server;
+        server.pass_through_to(Box::new(Kernel(device.try_clone()?)));
         let mut mount = Self {
             at,
             threads: Vec::new(),
         };
         let server = Arc::new(server);
-        mount.serve(&server, device.try_clone()?)?;
-        for _ in 1..threads {
-            mount.serve(&server, another_queue(&device)?)?;
+        let polled = Arc::new(AtomicBool::new(false));
+        for _ in 0..threads.max(1) {
+            let (server, polled) = (Arc::clone(&server), Arc::clone(&polled));
+            let queue = Queue {
+                waiting: another_queue(&device, OFlags::empty())?,
+                polling: another_queue(&device, OFlags::NONBLOCK)?,
+                polled,
+            };
+            let thread = thread::Builder::new().name("fuse".into());
+            let thread = thread.spawn(move || serve(&server, &queue))?;
+            mount.threads.push(thread);
         }
         Ok(mount)
-    }
-
-    fn serve(&mut self, server: &Arc<Server>, device: OwnedFd) -> io::Result<()> {
-        let server = Arc::clone(server);
-        let thread = thread::Builder::new().name("fuse".into());
-        self.threads
-            .push(thread.spawn(move || serve(&server, &device))?);
-        Ok(())
     }
 
     /// Waits until someone else unmounts the share.
@@ -96,41 +104,102 @@ impl Drop for Mount {
     }
 }
 
-fn open_device() -> io::Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+/// The kernel's side of the mount, which takes files over.
+struct Kernel(OwnedFd);
+
+impl Backing for Kernel {
+    fn open(&self, file: BorrowedFd<'_>) -> io::Result<i32> {
+        sys::open_backing(self.0.as_fd(), file)
+    }
+
+    fn close(&self, id: i32) {
+        // It fails for a number that the kernel does not know, or with the mount; then there is nothing to let go of.
+        let _ = sys::close_backing(self.0.as_fd(), id);
+    }
+}
+
+fn open_device(flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | flags;
     Ok(rustix::fs::open(c"/dev/fuse", flags, Mode::empty())?)
 }
 
 /// Another queue of the same mount.
-fn another_queue(first: &OwnedFd) -> io::Result<OwnedFd> {
-    let device = open_device()?;
+fn another_queue(first: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
+    let device = open_device(flags)?;
     sys::join_fuse(&device, first.as_fd())?;
     Ok(device)
 }
 
 /// Answers requests until the share is unmounted.
-fn serve(server: &Server, device: &OwnedFd) {
+fn serve(server: &Server, queue: &Queue) {
     let room = server.longest_transfer() + OVERHEAD;
     let mut request = vec![0; room];
-    let mut reply = Vec::with_capacity(room);
     loop {
-        let length = match rustix::io::read(device, &mut request) {
-            Ok(length) => length,
+        let (device, length) = match queue.next(&mut request) {
+            Ok(next) => next,
             // The request was given up before it was read, or a signal came.
             Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
             // ENODEV: unmounted.
             Err(_) => return,
         };
-        reply.clear();
         let mut unread = request.get(..length).unwrap_or_default();
-        match server.handle(&mut unread, &mut reply) {
-            Ok(0) => {}
-            Ok(_) => {
-                // It fails with ENOENT when the request was given up meanwhile.
-                let _ = rustix::io::write(device, &reply);
+        // It fails when the request was given up meanwhile (ENOENT), or is none of FUSE; then nobody waits.
+        let _ = server.handle(&mut unread, &mut Reply { device, room });
+    }
+}
+
+/// What one thread serves. A reply goes back where its request came from.
+struct Queue {
+    waiting: OwnedFd,
+    polling: OwnedFd,
+    /// Whether some thread of the mount is looking out.
+    polled: Arc<AtomicBool>,
+}
+
+impl Queue {
+    /// The next request. One thread at a time looks out for it for a moment before it goes to sleep: who asks one thing after the other would
+    /// otherwise wait for a processor to wake up, each time.
+    fn next(&self, request: &mut [u8]) -> Result<(&OwnedFd, usize), Errno> {
+        if !self.polled.swap(true, Ordering::Relaxed) {
+            let outcome = self.look_out(request);
+            self.polled.store(false, Ordering::Relaxed);
+            match outcome {
+                Err(Errno::AGAIN) => {}
+                outcome => return outcome.map(|length| (&self.polling, length)),
             }
-            // The kernel sent what is no request of FUSE: it waits for nothing.
-            Err(_) => {}
         }
+        rustix::io::read(&self.waiting, request).map(|length| (&self.waiting, length))
+    }
+
+    fn look_out(&self, request: &mut [u8]) -> Result<usize, Errno> {
+        let begin = Instant::now();
+        loop {
+            match rustix::io::read(&self.polling, &mut *request) {
+                Err(Errno::AGAIN) if begin.elapsed() < PATIENCE => thread::yield_now(),
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Takes a reply, which has to come in one write.
+struct Reply<'a> {
+    device: &'a OwnedFd,
+    room: usize,
+}
+
+impl Writer for Reply<'_> {
+    fn available(&self) -> usize {
+        self.room
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.send(bytes, &[])
+    }
+
+    fn send(&mut self, head: &[u8], payload: &[u8]) -> io::Result<()> {
+        let parts = [IoSlice::new(head), IoSlice::new(payload)];
+        rustix::io::writev(self.device, &parts)?;
+        Ok(())
     }
 }

@@ -23,6 +23,46 @@ pub(crate) fn join_fuse(device: &std::os::fd::OwnedFd, first: BorrowedFd<'_>) ->
     Ok(())
 }
 
+/// Makes the kernel of a FUSE mount take hold of a file that is open here (`FUSE_DEV_IOC_BACKING_OPEN`); gives its number there.
+#[cfg(feature = "fuse-mount")]
+pub(crate) fn open_backing(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<i32> {
+    const OPEN: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<BackingMap>(229, 1);
+    let map = BackingMap {
+        descriptor: file.as_raw_fd(),
+        flags: 0,
+        padding: 0,
+    };
+    let pointer: *const BackingMap = &raw const map;
+    // SAFETY: the kernel reads one `fuse_backing_map` through the pointer, which points to a live one of the same layout; both
+    // descriptors are borrowed for the call.
+    let id = unsafe { libc::ioctl(device.as_raw_fd(), OPEN.into(), pointer) };
+    if id < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(id)
+    }
+}
+
+/// `struct fuse_backing_map` of `linux/fuse.h`.
+#[cfg(feature = "fuse-mount")]
+#[repr(C)]
+struct BackingMap {
+    descriptor: i32,
+    flags: u32,
+    padding: u64,
+}
+
+/// Makes it let go of that file (`FUSE_DEV_IOC_BACKING_CLOSE`).
+#[cfg(feature = "fuse-mount")]
+pub(crate) fn close_backing(device: BorrowedFd<'_>, id: i32) -> io::Result<()> {
+    const CLOSE: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<u32>(229, 2);
+    let id = u32::try_from(id).unwrap_or(0);
+    // SAFETY: the kernel reads one `u32` through the pointer that `Setter` gives it, which points to a live one; the descriptor
+    // is borrowed for the call.
+    unsafe { rustix::ioctl::ioctl(device, rustix::ioctl::Setter::<CLOSE, u32>::new(id)) }?;
+    Ok(())
+}
+
 /// Kind of a lock that several may hold.
 pub(crate) const SHARED: i32 = libc::F_RDLCK;
 /// Kind of a lock that one may hold.

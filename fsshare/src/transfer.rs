@@ -16,6 +16,11 @@ pub trait Reader {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] if fewer are left, or the transport's own error.
     fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// All that is left, if nobody else can change it: then it need not be copied out. It counts as read.
+    fn borrow_rest(&mut self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// The writable part of one request, front to back.
@@ -28,6 +33,15 @@ pub trait Writer {
     /// # Errors
     /// [`io::ErrorKind::WriteZero`] if they do not fit, or the transport's own error.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Writes a whole reply, which has two parts. For a transport that takes both at once.
+    ///
+    /// # Errors
+    /// As [`Self::write_all`].
+    fn send(&mut self, head: &[u8], payload: &[u8]) -> io::Result<()> {
+        self.write_all(head)?;
+        self.write_all(payload)
+    }
 }
 
 impl Reader for &[u8] {
@@ -37,6 +51,10 @@ impl Reader for &[u8] {
 
     fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         io::Read::read_exact(self, buffer)
+    }
+
+    fn borrow_rest(&mut self) -> Option<&[u8]> {
+        Some(std::mem::take(self))
     }
 }
 

@@ -21,13 +21,20 @@ struct Arguments {
     /// Threads that serve
     #[arg(long, value_name = "N", default_value_t = 4)]
     threads: usize,
-    /// How long names and attributes are remembered, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 1000)]
-    cache: u64,
+    /// What this host's kernel remembers: for a second, for a day, or nothing
+    #[arg(long, value_enum, default_value_t = Cache::Auto)]
+    cache: Cache,
     /// What is shared
     directory: PathBuf,
     /// Where it appears
     mountpoint: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Cache {
+    Auto,
+    Always,
+    Never,
 }
 
 fn main() -> ExitCode {
@@ -44,7 +51,6 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     use anyhow::Context as _;
     use fsshare::{CachePolicy, Config, Rules, Server, mount::Mount};
-    use std::time::Duration;
 
     let (directory, mountpoint) = (&arguments.directory, &arguments.mountpoint);
     let root = std::fs::File::open(directory)
@@ -54,15 +60,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     } else {
         Rules::usual()
     };
-    let cache = Duration::from_millis(arguments.cache);
+    let cache = match arguments.cache {
+        Cache::Auto => CachePolicy::auto(),
+        Cache::Always => CachePolicy::always(),
+        Cache::Never => CachePolicy::never(),
+    };
     let server = Server::new(Config {
         read_only: arguments.read_only,
         rules,
-        cache: CachePolicy {
-            names: cache,
-            attributes: cache,
-            ..CachePolicy::default()
-        },
+        cache,
         ..Config::new(root.into())
     })?;
     let mount = Mount::new(server, mountpoint, arguments.threads)

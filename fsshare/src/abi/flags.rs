@@ -36,6 +36,8 @@ bitflags! {
         const HANDLE_KILLPRIV_V2 = 1 << 28;
         /// The high half is valid.
         const INIT_EXT = 1 << 30;
+        /// The client may read and write files of its own host itself.
+        const PASSTHROUGH = 1 << 37;
     }
 
     /// `O_*` of OPEN and CREATE that mean the same on every architecture of Linux.
@@ -62,6 +64,10 @@ bitflags! {
     pub struct OpenReply: u32 {
         /// Keep the pages of the last time.
         const KEEP_CACHE = 1 << 1;
+        /// Keep the listing of a directory.
+        const CACHE_DIR = 1 << 3;
+        /// The client reads and writes the file itself, by `backing_id`.
+        const PASSTHROUGH = 1 << 7;
     }
 
     /// Which fields SETATTR sets (`FATTR_*`).

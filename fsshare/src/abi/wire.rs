@@ -156,7 +156,7 @@ wire! {
         map_alignment: u16,
         /// High half of the flags.
         flags2: u32,
-        /// For passthrough; 0 here.
+        /// How many file systems may lie one upon the other below the share; 0 without passthrough.
         max_stack_depth: u32,
         /// Unused.
         unused: [u32; 6],
@@ -365,7 +365,7 @@ wire! {
         fh: u64,
         /// `FOPEN_*`: see [`super::OpenReply`].
         open_flags: u32,
-        /// For passthrough; 0 here.
+        /// The client's own number of the file, with [`super::OpenReply::PASSTHROUGH`].
         backing_id: i32,
     }
     /// Body of RELEASE and RELEASEDIR.

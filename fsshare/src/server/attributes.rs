@@ -105,6 +105,16 @@ impl Server {
         }
     }
 
+    /// The reply that says for how long there is nothing of a name.
+    pub(super) fn absent(&self) -> wire::EntryOut {
+        let (entry_valid, entry_valid_nsec) = validity(self.cache.absence);
+        wire::EntryOut {
+            entry_valid,
+            entry_valid_nsec,
+            ..wire::EntryOut::default()
+        }
+    }
+
     fn attr_out(&self, attributes: &Attributes) -> wire::AttrOut {
         let (attr_valid, attr_valid_nsec) = validity(self.cache.attributes);
         wire::AttrOut {

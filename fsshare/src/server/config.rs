@@ -57,24 +57,63 @@ pub struct Owner {
 pub struct CachePolicy {
     /// How long a name's node may be remembered.
     pub names: Duration,
+    /// How long it may be remembered that there is nothing of a name. A file that the host makes may stay unseen so long by who asked for it
+    /// before.
+    pub absence: Duration,
     /// How long attributes may be remembered.
     pub attributes: Duration,
-    /// Whether a file's cached pages outlive its close. They are dropped in any case when size or time of change differ.
+    /// Whether a file's cached pages, and a directory's listing, outlive its close. They are dropped in any case when size or time of change
+    /// differ.
     pub keep_pages: bool,
     /// Whether the guest may hold written data back. Only for trees that nobody on the host touches meanwhile.
     pub writeback: bool,
 }
 
-impl Default for CachePolicy {
-    /// One second for names and attributes, pages dropped at close, no write-back.
-    fn default() -> Self {
+impl CachePolicy {
+    /// For a tree that the host's programs may change: what they change is seen within a second, and at once by whoever opens the file then.
+    /// New files are seen at once.
+    #[must_use]
+    pub const fn auto() -> Self {
         let moment = Duration::from_secs(1);
         Self {
             names: moment,
+            absence: Duration::ZERO,
             attributes: moment,
             keep_pages: false,
             writeback: false,
         }
+    }
+
+    /// For a tree that nobody on the host changes while it is shared: everything is remembered for a day.
+    #[must_use]
+    pub const fn always() -> Self {
+        let day = Duration::from_secs(24 * 60 * 60);
+        Self {
+            names: day,
+            absence: day,
+            attributes: day,
+            keep_pages: true,
+            writeback: false,
+        }
+    }
+
+    /// For a tree of which every look must show the present state: each goes to the host, at a price.
+    #[must_use]
+    pub const fn never() -> Self {
+        Self {
+            names: Duration::ZERO,
+            absence: Duration::ZERO,
+            attributes: Duration::ZERO,
+            keep_pages: false,
+            writeback: false,
+        }
+    }
+}
+
+impl Default for CachePolicy {
+    /// [`Self::auto`].
+    fn default() -> Self {
+        Self::auto()
     }
 }
 

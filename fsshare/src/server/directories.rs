@@ -4,7 +4,7 @@ use super::Server;
 use super::handles::Open;
 use super::inodes::Inode;
 use super::scratch::{Answer, Scratch};
-use crate::abi::{DirEntry, Listing, Name, ROOT_ID, wire};
+use crate::abi::{DirEntry, Listing, Name, OpenReply, ROOT_ID, wire};
 use crate::errno::Errno;
 use crate::host::Next;
 use crate::rules::Judgement;
@@ -23,9 +23,13 @@ impl Server {
         let fh = self
             .directories
             .insert(Open::new(inode, directory, false, place));
+        let mut reply = OpenReply::empty();
+        let keeps = OpenReply::CACHE_DIR | OpenReply::KEEP_CACHE;
+        reply.set(keeps, self.cache.keep_pages);
         Ok(wire::OpenOut {
             fh,
-            ..wire::OpenOut::default()
+            open_flags: reply.bits(),
+            backing_id: 0,
         })
     }
 

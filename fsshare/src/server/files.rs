@@ -1,9 +1,11 @@
 //! Operations on open files.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use super::Server;
 use super::budget::Place;
+use super::config::LockPolicy;
 use super::handles::{Open, OpenFile};
 use super::inodes::{Found, Inode};
 use super::scratch::{Answer, Scratch};
@@ -14,6 +16,8 @@ use crate::rules::State;
 
 /// Most bytes that one COPY_FILE_RANGE copies: it runs in the host's kernel and cannot be stopped. The guest asks again for the rest.
 const LONGEST_COPY: u64 = 64 << 20;
+/// Files of fewer bytes are read through this server: two calls to make the kernel take a file and let go of it would cost more.
+const LARGE: u64 = 64 << 10;
 /// `SEEK_DATA`.
 const SEEK_DATA: u32 = 3;
 /// `SEEK_HOLE`.
@@ -28,12 +32,9 @@ impl Server {
         }
         let place = self.handle_budget.take()?;
         let (file, attributes) = self.open_node(&inode.node, flags)?;
-        Ok(self.opened(
-            inode,
-            file,
-            flags.writes() && attributes.has_privilege_bits(),
-            place,
-        ))
+        let privileged = flags.writes() && attributes.has_privilege_bits();
+        let is_large = attributes.size >= LARGE || flags.writes();
+        Ok(self.opened(inode, file, (privileged, is_large), place))
     }
 
     fn open_node(&self, node: &Node, flags: OpenFlags) -> Result<(File, Attributes), Errno> {
@@ -51,16 +52,26 @@ impl Server {
         &self,
         inode: Arc<Inode>,
         file: File,
-        privileged: bool,
+        (privileged, is_large): (bool, bool),
         place: Place,
     ) -> wire::OpenOut {
         let mut reply = OpenReply::empty();
-        reply.set(OpenReply::KEEP_CACHE, self.cache.keep_pages);
+        let backing = if self.session.passes_through() {
+            // Before its first change, a privileged file loses its privilege, which is this server's business.
+            let is_wanted = is_large && !privileged;
+            self.passthrough.begin(inode.id, file.as_fd(), is_wanted)
+        } else {
+            None
+        };
+        reply.set(OpenReply::PASSTHROUGH, backing.is_some());
+        // The kernel takes one or the other.
+        let keeps = self.cache.keep_pages && backing.is_none();
+        reply.set(OpenReply::KEEP_CACHE, keeps);
         let fh = self.files.insert(Open::new(inode, file, privileged, place));
         wire::OpenOut {
             fh,
             open_flags: reply.bits(),
-            backing_id: 0,
+            backing_id: backing.unwrap_or(0),
         }
     }
 
@@ -129,7 +140,10 @@ impl Server {
         };
         let inode = self.inodes.adopt(&self.host, node, &found, places.0)?;
         let entry = self.entry_out(inode.id, &attributes);
-        Ok((entry, self.opened(inode, file, privileged, places.1)))
+        Ok((
+            entry,
+            self.opened(inode, file, (privileged, true), places.1),
+        ))
     }
 
     /// READ.
@@ -174,8 +188,19 @@ impl Server {
         })
     }
 
-    /// FLUSH: one descriptor of the guest was closed, which ends its record locks on the file.
+    /// RELEASE.
+    pub(super) fn close(&self, node: u64, fh: u64) -> Result<(), Errno> {
+        self.files.remove(fh, node)?;
+        self.passthrough.end(node);
+        Ok(())
+    }
+
+    /// FLUSH: one descriptor of the guest was closed, which ends its record locks on the file. Where those are in the guest there is nothing
+    /// to do, and the guest's kernel is told never to ask again: it would wait for the answer at each close.
     pub(super) fn flush(&self, node: u64, fh: u64, lock_owner: u64) -> Result<(), Errno> {
+        if self.locks == LockPolicy::Guest {
+            return Err(Errno::ENOSYS);
+        }
         let open = self.files.get(fh, node)?;
         open.inode.lock_owners().remove(&lock_owner);
         Ok(())

@@ -146,9 +146,15 @@ impl Server {
     }
 
     fn check_config(&self, new: &Node, present: Result<Node, Errno>) -> Result<(), Errno> {
+        let attributes = new.attributes()?;
         // Another name would be another way to it.
-        if new.attributes()?.links != 1 {
+        if attributes.links != 1 {
             return Err(Errno::EPERM);
+        }
+        // What the kernel writes itself cannot be stopped any more.
+        let known = self.inodes.known(&self.host, attributes.identity);
+        if known.is_some_and(|inode| self.passthrough.is_used(inode.id)) {
+            return Err(Errno::EBUSY);
         }
         let present = match present {
             Ok(node) => self.content(&node)?,

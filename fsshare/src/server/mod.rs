@@ -12,6 +12,7 @@ mod inodes;
 mod locks;
 mod names;
 mod owners;
+mod passthrough;
 mod scratch;
 mod session;
 mod xattrs;
@@ -25,6 +26,9 @@ use self::budget::Budget;
 use self::handles::{Directories, Files, Handles};
 use self::inodes::{Inode, Inodes};
 use self::owners::Owners;
+#[cfg(feature = "fuse-mount")]
+pub(crate) use self::passthrough::Backing;
+use self::passthrough::Passthrough;
 use self::scratch::{Answer, Pool, Scratch};
 use self::session::Session;
 use crate::abi::{self, Operation, Request, wire};
@@ -51,6 +55,7 @@ pub struct Server {
     /// Places for open files, open directories and lock owners.
     handle_budget: Budget,
     owners: Owners,
+    passthrough: Passthrough,
     read_only: bool,
     rules: Rules,
     /// Who may run beside whom: see [`guard`].
@@ -94,6 +99,7 @@ impl Server {
             files: Handles::new(),
             directories: Handles::new(),
             handle_budget: Budget::new(limits.max_handles),
+            passthrough: Passthrough::default(),
             owners: Owners {
                 host: Host::owner(),
                 guest: owner,
@@ -108,6 +114,16 @@ impl Server {
         })
     }
 
+    /// Lets the kernel that mounts this share read and write files itself, past this server. Not those of a read-only share: the kernel would
+    /// leave times of access behind.
+    #[cfg(feature = "fuse-mount")]
+    pub(crate) fn pass_through_to(&mut self, kernel: Box<dyn Backing>) {
+        if !self.read_only {
+            self.passthrough = Passthrough::to(kernel);
+            self.session.offer_passthrough();
+        }
+    }
+
     /// Handles one request: reads all of it from `request`, does what it says, and writes the reply, if one is due, to
     /// `reply`. Returns the number of bytes written.
     ///
@@ -117,13 +133,16 @@ impl Server {
     /// [`Error::Request`], [`Error::NoRoom`] or [`Error::Transfer`]: there is no reply. The server is as good as before.
     pub fn handle(&self, request: &mut dyn Reader, reply: &mut dyn Writer) -> Result<usize, Error> {
         let mut buffers = self.pool.take();
-        let outcome =
-            buffers
-                .gather(request, self.longest_request())
-                .and_then(|(bytes, scratch)| {
-                    scratch.reset(reply.available());
-                    self.answer(bytes, scratch, reply)
-                });
+        let most = self.longest_request();
+        let outcome = match request.borrow_rest() {
+            Some(bytes) => {
+                let bytes = bytes.get(..most).unwrap_or(bytes);
+                self.answer(bytes, &mut buffers.scratch, reply)
+            }
+            None => buffers
+                .gather(request, most)
+                .and_then(|(bytes, scratch)| self.answer(bytes, scratch, reply)),
+        };
         self.pool.give(buffers);
         outcome
     }
@@ -153,6 +172,7 @@ impl Server {
         scratch: &mut Scratch,
         reply: &mut dyn Writer,
     ) -> Result<usize, Error> {
+        scratch.reset(reply.available());
         match abi::parse(bytes) {
             Ok(request) => {
                 let outcome = self.admit(&request.operation).and_then(|()| {
@@ -288,7 +308,7 @@ impl Server {
                 Ok(scratch.put(&self.write(node, fh, offset, data)?))
             }
             Operation::Flush { fh, lock_owner } => done(self.flush(node, fh, lock_owner)),
-            Operation::Release { fh } => done(self.files.remove(fh, node)),
+            Operation::Release { fh } => done(self.close(node, fh)),
             Operation::Fsync { fh, data_only } => done(self.sync_file(node, fh, data_only)),
             Operation::Fallocate {
                 fh,
@@ -322,6 +342,7 @@ impl Server {
 
     fn forget_everything(&self) {
         self.files.clear();
+        self.passthrough.clear();
         self.directories.clear();
         self.inodes.clear();
     }

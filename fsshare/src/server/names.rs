@@ -16,7 +16,10 @@ use super::budget::Place;
 impl Server {
     /// LOOKUP.
     pub(super) fn lookup(&self, parent: u64, name: Name<'_>) -> Result<wire::EntryOut, Errno> {
-        self.find(&*self.node(parent)?, name)
+        match self.find(&*self.node(parent)?, name) {
+            Err(Errno::ENOENT) if !self.cache.absence.is_zero() => Ok(self.absent()),
+            found => found,
+        }
     }
 
     /// Looks a name up.

@@ -91,12 +91,10 @@ impl Scratch {
         } else {
             Ok(payload.len())
         });
+        let payload = if outcome.is_ok() { payload } else { &[] };
         writer
-            .write_all(abi::head(unique, outcome).as_bytes())
+            .send(abi::head(unique, outcome).as_bytes(), payload)
             .map_err(Error::Transfer)?;
-        if outcome.is_ok() {
-            writer.write_all(payload).map_err(Error::Transfer)?;
-        }
         Ok(OUT_HEADER_LEN + outcome.unwrap_or(0))
     }
 }

@@ -29,6 +29,18 @@ impl Session {
         }
     }
 
+    /// The client may read and write files itself, unless it holds written data back.
+    #[cfg(feature = "fuse-mount")]
+    pub(super) fn offer_passthrough(&mut self) {
+        let holds_back = self.offer.contains(InitFlags::WRITEBACK_CACHE);
+        self.offer.set(InitFlags::PASSTHROUGH, !holds_back);
+    }
+
+    /// Whether the client reads and writes files itself if it is told to.
+    pub(super) fn passes_through(&self) -> bool {
+        self.agreed().contains(InitFlags::PASSTHROUGH)
+    }
+
     /// Opens the session.
     pub(super) fn open(
         &self,
@@ -61,6 +73,7 @@ impl Session {
             time_gran: 1,
             max_pages: u16::try_from(self.max_write / PAGE).unwrap_or(u16::MAX),
             flags2: agreed.high(),
+            max_stack_depth: agreed.contains(InitFlags::PASSTHROUGH).into(),
             ..wire::InitOut::default()
         })
     }
@@ -96,6 +109,7 @@ fn offer(config: &Config) -> InitFlags {
         InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS,
         config.locks == LockPolicy::Host,
     );
+    offer.remove(InitFlags::PASSTHROUGH);
     // Targets are cached without a time limit, and the host may replace a link.
     offer.remove(InitFlags::CACHE_SYMLINKS);
     offer
