@@ -37,4 +37,7 @@ pub mod transfer;
 
 pub use rules::{RuleError, Rules};
 #[cfg(target_os = "linux")]
-pub use server::{CachePolicy, Config, Error, Fault, Limits, LockPolicy, Owner, Server};
+pub use server::{
+    CachePolicy, Config, Error, Fault, HardLinkPolicy, Limits, LockPolicy, Observer, Owner, Reason,
+    Refusal, Server,
+};

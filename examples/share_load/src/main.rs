@@ -7,6 +7,8 @@
 //! share_load random DIRECTORY --bytes 512M       the same file, 4 KiB at a time, anywhere
 //! share_load stat DIRECTORY --files 10000        64 threads stat, open and close every file
 //! share_load create DIRECTORY --files 100000     makes empty files, then removes them
+//! share_load flat DIRECTORY --files 1000000      makes empty files in one folder
+//! share_load look DIRECTORY --files 1000000      looks at each of them
 //! share_load run DIRECTORY -- COMMAND...         a command, in the directory
 //! ```
 
@@ -50,8 +52,12 @@ enum Load {
     Random(Sized),
     /// Look at, open and close files, from 64 threads
     Stat(Counted),
-    /// Make the files that `stat` looks at, which is not measured
+    /// Make the files that `stat` looks at
     Fill(Counted),
+    /// Make empty files in one folder
+    Flat(Counted),
+    /// Look at each of those
+    Look(Counted),
     /// Make empty files, then remove them
     Create(Counted),
     /// Run a command
@@ -85,6 +91,8 @@ fn main() -> Result<()> {
         Load::Random(what) => timed(|| random(&what)),
         Load::Stat(what) => timed(|| stat(&what)),
         Load::Fill(what) => timed(|| fill(&what)),
+        Load::Flat(what) => timed(|| flat(&what)),
+        Load::Look(what) => timed(|| look(&what)),
         Load::Create(what) => timed(|| create(&what)),
         Load::Run { directory, command } => timed(|| run(&directory, &command)),
     }?;
@@ -158,25 +166,46 @@ fn fill(what: &Counted) -> Result<()> {
 }
 
 fn stat(what: &Counted) -> Result<()> {
+    from_all_threads(what.files, |number| {
+        let path = path(&what.directory, number);
+        fs::symlink_metadata(&path).with_context(|| path.display().to_string())?;
+        drop(File::open(&path)?);
+        Ok(())
+    })
+}
+
+fn from_all_threads(files: usize, each: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
     let next = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        let one = || -> Result<()> {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= what.files {
-                    return Ok(());
-                }
-                let path = path(&what.directory, number);
-                fs::symlink_metadata(&path).with_context(|| path.display().to_string())?;
-                drop(File::open(&path)?);
+    let some = || -> Result<()> {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= files {
+                return Ok(());
             }
-        };
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(one)).collect();
+            each(number)?;
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(some)).collect();
         threads.into_iter().try_for_each(|thread| {
             thread
                 .join()
                 .map_err(|_| anyhow::anyhow!("a thread panicked"))?
         })
+    })
+}
+
+fn flat(what: &Counted) -> Result<()> {
+    for number in 0..what.files {
+        File::create_new(what.directory.join(format!("f{number}")))?;
+    }
+    Ok(())
+}
+
+fn look(what: &Counted) -> Result<()> {
+    from_all_threads(what.files, |number| {
+        fs::symlink_metadata(what.directory.join(format!("f{number}")))?;
+        Ok(())
     })
 }
 

@@ -86,6 +86,8 @@ impl State {
     pub(crate) const TOP: Self = Self(1 << 63);
     /// Nothing of the node may change.
     const PROTECTED: u64 = 1 << 62;
+    /// The file had several names when it was seen first: nothing of it may change.
+    const LINKED: u64 = 1 << 60;
     /// Its content may not change. (Git tries by a `config` whether modes can be set.)
     const FROZEN: u64 = 1 << 61;
 
@@ -93,8 +95,18 @@ impl State {
         self.0 & Self::PROTECTED != 0
     }
 
+    /// Whether its content may not change.
     pub(crate) const fn is_frozen(self) -> bool {
-        self.0 & (Self::PROTECTED | Self::FROZEN) != 0
+        self.0 & (Self::PROTECTED | Self::FROZEN | Self::LINKED) != 0
+    }
+
+    pub(crate) const fn is_linked(self) -> bool {
+        self.0 & Self::LINKED != 0
+    }
+
+    #[must_use]
+    pub(crate) const fn linked(self) -> Self {
+        Self(self.0 | Self::LINKED)
     }
 
     #[must_use]

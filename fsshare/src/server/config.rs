@@ -1,8 +1,10 @@
 //! What the embedder decides.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::refusals::Observer;
 use crate::rules::Rules;
 
 /// Everything that a [`Server`](super::Server) needs to know.
@@ -14,6 +16,10 @@ pub struct Config {
     pub read_only: bool,
     /// Which names the guest does not see, and which it cannot change.
     pub rules: Rules,
+    /// What the guest may do with files that have several names when it first sees them.
+    pub hard_links: HardLinkPolicy,
+    /// Who is told what the guest was kept from.
+    pub observer: Option<Arc<dyn Observer>>,
     /// Who the host user's files belong to in the guest.
     pub owner: Owner,
     /// How long the guest may trust what it was told.
@@ -31,12 +37,26 @@ impl Config {
             root,
             read_only: false,
             rules: Rules::none(),
+            hard_links: HardLinkPolicy::default(),
+            observer: None,
             owner: Owner::default(),
             cache: CachePolicy::default(),
             locks: LockPolicy::default(),
             limits: Limits::default(),
         }
     }
+}
+
+/// What the guest may do with a file that has several names when the guest first sees it: the others may be outside the tree, where
+/// a package manager keeps one copy for all projects, say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HardLinkPolicy {
+    /// It may be read, and its name be removed or replaced; what is in it and what is said of it cannot be changed (`EPERM`). A file to which the
+    /// guest itself gives a second name stays as it is for as long as the guest remembers it.
+    #[default]
+    ReadOnly,
+    /// What it may do with any other.
+    Writable,
 }
 
 /// A user and a group of the guest.

@@ -222,7 +222,8 @@ impl Inode {
 
     /// Whether the guest may change what is said of it.
     pub(super) fn may_change_attributes(&self) -> Result<(), Errno> {
-        if self.state().is_protected() {
+        let state = self.state();
+        if state.is_protected() || state.is_linked() {
             Err(Errno::EPERM)
         } else {
             Ok(())

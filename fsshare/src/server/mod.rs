@@ -13,14 +13,16 @@ mod locks;
 mod names;
 mod owners;
 mod passthrough;
+mod refusals;
 mod scratch;
 mod session;
 mod xattrs;
 
 use std::sync::{Arc, RwLock};
 
-pub use config::{CachePolicy, Config, Limits, LockPolicy, Owner};
+pub use config::{CachePolicy, Config, HardLinkPolicy, Limits, LockPolicy, Owner};
 pub use error::{Error, Fault};
+pub use refusals::{Observer, Reason, Refusal};
 
 use self::budget::Budget;
 use self::handles::{Directories, Files, Handles};
@@ -29,6 +31,7 @@ use self::owners::Owners;
 #[cfg(feature = "fuse-mount")]
 pub(crate) use self::passthrough::Backing;
 use self::passthrough::Passthrough;
+use self::refusals::Refusals;
 use self::scratch::{Answer, Pool, Scratch};
 use self::session::Session;
 use crate::abi::{self, Operation, Request, wire};
@@ -58,6 +61,7 @@ pub struct Server {
     passthrough: Passthrough,
     read_only: bool,
     rules: Rules,
+    refusals: Refusals,
     /// Who may run beside whom: see [`guard`].
     turns: RwLock<()>,
     cache: CachePolicy,
@@ -79,6 +83,8 @@ impl Server {
             root,
             read_only,
             rules,
+            hard_links,
+            observer,
             owner,
             cache,
             locks,
@@ -89,7 +95,7 @@ impl Server {
                 Requirement::Proc => Error::Proc(source.into()),
                 Requirement::Confinement => Error::Root(source.into()),
             })?;
-        let inodes = Inodes::new(root, limits.max_inodes, limits.max_held).map_err(|errno| {
+        let inodes = Inodes::new(root, &limits, hard_links).map_err(|errno| {
             Error::Root(std::io::Error::from_raw_os_error(errno.number().into()))
         })?;
         Ok(Self {
@@ -106,6 +112,7 @@ impl Server {
             },
             read_only,
             rules,
+            refusals: Refusals::to(observer),
             turns: RwLock::default(),
             cache,
             locks,
@@ -177,7 +184,8 @@ impl Server {
             Ok(request) => {
                 let outcome = self.admit(&request.operation).and_then(|()| {
                     let _turn = self.turn(&request);
-                    self.perform(&request, scratch)
+                    let outcome = self.perform(&request, scratch);
+                    outcome.inspect_err(|errno| self.tell_refused(&request, *errno))
                 });
                 scratch.send(request.unique, outcome, reply)
             }

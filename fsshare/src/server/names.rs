@@ -26,6 +26,7 @@ impl Server {
     pub(super) fn find(&self, parent: &Inode, name: Name<'_>) -> Result<wire::EntryOut, Errno> {
         let judged = self.judge(parent, name);
         if judged.is_hidden() {
+            self.tell_hidden(parent, name);
             return Err(Errno::ENOENT);
         }
         let node = self.host.lookup(&parent.node, name)?;

@@ -18,5 +18,6 @@ mod operations;
 mod races;
 mod random;
 mod read_only;
+mod refusals;
 mod rules;
 mod unheld;

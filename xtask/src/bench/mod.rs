@@ -12,6 +12,7 @@ mod memory;
 mod probe;
 mod report;
 mod samples;
+mod share;
 mod size;
 
 use anyhow::Result;
@@ -31,6 +32,8 @@ pub(crate) enum Bench {
     Cycle,
     /// The sizes of the programs.
     Size,
+    /// The share, beside libfuse's passthrough_ll.
+    Share,
 }
 
 /// Measures, prints the table and writes the file.
@@ -41,6 +44,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Exec => Report::new("exec", "icount"),
         Bench::Cycle => Report::new("cycle", "wall"),
         Bench::Size => Report::new("size", "release build"),
+        Bench::Share => Report::new("share", "wall"),
     };
     match bench {
         Bench::Boot => boot::measure(&mut report),
@@ -48,6 +52,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Exec => report.add(exec::rows()),
         Bench::Cycle => report.add(cycle::rows()),
         Bench::Size => report.add(size::rows()),
+        Bench::Share => report.add(share::rows()),
     }
     report.finish()
 }

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use self::held::{Evicted, Held};
 use self::table::{Origin, ROOT, Table};
 use super::budget::{Budget, Place};
+use super::config::{HardLinkPolicy, Limits};
 use super::locks::LockOwners;
 use crate::abi::{Name, ROOT_ID};
 use crate::errno::Errno;
@@ -66,6 +67,7 @@ struct Nodes {
     held: Held,
     /// How many have a place of the budget.
     remembered: usize,
+    hard_links: HardLinkPolicy,
 }
 
 /// What it takes to get hold of a node.
@@ -83,14 +85,17 @@ struct Step {
 }
 
 impl Inodes {
-    /// At most so many nodes, and handles of so many.
-    pub(super) fn new(root: Node, most: usize, most_held: usize) -> Result<Self, Errno> {
+    pub(super) fn new(
+        root: Node,
+        limits: &Limits,
+        hard_links: HardLinkPolicy,
+    ) -> Result<Self, Errno> {
         let attributes = root.attributes()?;
         let root = Arc::new(Inode::new(ROOT_ID, root, attributes.identity, State::TOP));
         Ok(Self {
-            nodes: RwLock::new(Nodes::of(&root, &attributes, most_held)?),
+            nodes: RwLock::new(Nodes::of(&root, &attributes, limits.max_held, hard_links)?),
             root,
-            budget: Budget::new(most),
+            budget: Budget::new(limits.max_inodes),
         })
     }
 
@@ -221,6 +226,19 @@ impl Inodes {
         }
     }
 
+    /// The names that lead to a node from the root, each after a slash; from where they are known on.
+    pub(super) fn path(&self, id: u64) -> Vec<u8> {
+        let nodes = self.read();
+        let mut names = Vec::new();
+        let mut slot = nodes.table.place_of(id).ok();
+        while let Some(origin) = slot.and_then(|slot| nodes.table.origin(slot)) {
+            names.push(origin.name);
+            slot = (names.len() < LONGEST_WAY).then_some(origin.parent);
+        }
+        let parts = names.iter().rev().flat_map(|name| [b"/".as_slice(), name]);
+        parts.collect::<Vec<_>>().concat()
+    }
+
     /// Gives back `lookups` of a node. More than there were, or of an unknown node, does no harm.
     pub(super) fn forget(&self, id: u64, lookups: u64) {
         let forgotten = {
@@ -252,11 +270,17 @@ impl Inodes {
 }
 
 impl Nodes {
-    fn of(root: &Arc<Inode>, attributes: &Attributes, most_held: usize) -> Result<Self, Errno> {
+    fn of(
+        root: &Arc<Inode>,
+        attributes: &Attributes,
+        most_held: usize,
+        hard_links: HardLinkPolicy,
+    ) -> Result<Self, Errno> {
         let mut nodes = Self {
             table: Table::new(),
             held: Held::new(most_held),
             remembered: 0,
+            hard_links,
         };
         nodes.table.insert(attributes, State::TOP, None)?;
         let (at, _) = nodes.held.insert(ROOT, Arc::clone(root), |_| false)?;
@@ -464,9 +488,7 @@ impl Nodes {
     }
 
     fn insert(&mut self, found: &Found<'_>, place: Place) -> Result<u32, Errno> {
-        let Found {
-            attributes, state, ..
-        } = *found;
+        let attributes = found.attributes;
         // A file that is gone had this number.
         if let Some(old) = self.table.find(attributes.identity) {
             self.table.disown(old);
@@ -476,10 +498,22 @@ impl Nodes {
             let name = name.as_c_str().to_bytes();
             Some(Origin { parent, name })
         });
-        let slot = self.table.insert(attributes, state, origin)?;
+        let slot = self
+            .table
+            .insert(attributes, self.at_first_sight(found), origin)?;
         self.remembered += 1;
         place.keep();
         Ok(slot)
+    }
+
+    /// The state of a node that the guest has not seen before.
+    fn at_first_sight(&self, found: &Found<'_>) -> State {
+        let may_be_outside = found.attributes.kind() == Kind::Regular && found.has_several_names();
+        if may_be_outside && self.hard_links == HardLinkPolicy::ReadOnly {
+            found.state.linked()
+        } else {
+            found.state
+        }
     }
 
     /// Removes the node if the guest has forgotten it.
