@@ -147,6 +147,13 @@ impl SandboxBuilder {
         self
     }
 
+    /// Lets the guest change files in the shares that have several names when it first sees them. Unless set it only reads them: their
+    /// other names may be outside, as those of a package manager's store are.
+    pub const fn writable_hard_links(mut self) -> Self {
+        self.rules.hard_links_writable = true;
+        self
+    }
+
     /// Sets a variable in the environment of every command.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));

@@ -20,6 +20,8 @@ pub(crate) enum Report {
     Phase(Phase, u64),
     /// A device does not work any more; the machine goes on. One line for a person.
     Broken(String),
+    /// The guest was kept from a file of a share.
+    Kept(crate::refusal::Refusal),
     /// The machine could not be built.
     Refused(Refusal),
     /// The machine ran and has ended.
@@ -121,6 +123,10 @@ mod tests {
             Report::Refused(Refusal {
                 fault: FaultCode::Caller,
                 message: "no".into(),
+            }),
+            Report::Kept(crate::refusal::Refusal {
+                reason: crate::refusal::RefusalReason::Protected,
+                path: "a/.git/hooks".into(),
             }),
             Report::Ended(MachineEnd::Crash("triple fault".into())),
         ]

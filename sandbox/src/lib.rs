@@ -94,9 +94,11 @@ pub mod boot;
 mod error;
 #[doc(hidden)]
 pub mod protocol;
+mod refusal;
 
 pub use agent::{ExecSpec, ExitStatus, Output, Process};
 pub use error::{EndReason, Error, Result};
+pub use refusal::{Refusal, RefusalReason};
 
 // What starts and runs machines stands on Linux and its KVM; all above is portable.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

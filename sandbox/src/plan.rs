@@ -3,11 +3,11 @@
 //! A plan holds no path that the worker would open. Every file, directory and stream is opened by
 //! the host program and handed over as a descriptor with a [`Role`].
 
-use fsshare::{RuleError, Rules};
+use fsshare::{HardLinkPolicy, RuleError, Rules};
 use serde::{Deserialize, Serialize};
 
 /// Version of the plan's form; a worker refuses any other.
-pub(crate) const PLAN_VERSION: u32 = 2;
+pub(crate) const PLAN_VERSION: u32 = 3;
 
 /// Most bytes of an encoded plan.
 pub(crate) const MAX_PLAN: usize = 64 * 1024;
@@ -75,6 +75,8 @@ pub(crate) struct RulePlan {
     pub(crate) hidden: Vec<String>,
     /// Further patterns of names that are protected.
     pub(crate) protected: Vec<String>,
+    /// Whether files of several names may be changed: see [`HardLinkPolicy`].
+    pub(crate) hard_links_writable: bool,
 }
 
 impl Default for RulePlan {
@@ -83,11 +85,20 @@ impl Default for RulePlan {
             usual: true,
             hidden: Vec::new(),
             protected: Vec::new(),
+            hard_links_writable: false,
         }
     }
 }
 
 impl RulePlan {
+    pub(crate) fn hard_links(&self) -> HardLinkPolicy {
+        if self.hard_links_writable {
+            HardLinkPolicy::Writable
+        } else {
+            HardLinkPolicy::ReadOnly
+        }
+    }
+
     /// The rules, if each pattern is one.
     pub(crate) fn rules(&self) -> Result<Rules, RuleError> {
         let mut rules = if self.usual {

@@ -17,6 +17,7 @@ use crate::control::{MachineEnd, Report};
 use crate::error::{EndReason, Error, Result};
 use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
 use crate::protocol::{BootFacts, Configure, Mount, Octets};
+use crate::refusal::Refusal;
 use crate::text::printable;
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
 use crate::worker::WORKER_VARIABLE;
@@ -50,6 +51,7 @@ struct Watched {
     console: Console,
     timeline: Arc<Mutex<BootTimeline>>,
     broken: Arc<Mutex<Vec<String>>>,
+    refusals: Arc<Mutex<Vec<Refusal>>>,
     end: watch::Receiver<Option<End>>,
     kill: Arc<Notify>,
 }
@@ -65,6 +67,8 @@ enum End {
 
 /// Most broken devices that are told of.
 const MAX_BROKEN: usize = 16;
+/// Most refusals that are kept: those of four shares.
+const MAX_REFUSALS: usize = 1024;
 
 impl Sandbox {
     /// Settings for a sandbox of the guest that [`GuestFiles::locate`] finds.
@@ -184,6 +188,13 @@ impl Sandbox {
         let broken = self.watched.broken().clone();
         let log = self.watched.console.problem();
         broken.into_iter().chain(log).collect()
+    }
+
+    /// What the guest was kept from in the shares so far: hidden and protected names, and files of several names. Each is told once, the
+    /// first 256 of each share.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Refusal> {
+        self.watched.refusals().clone()
     }
 
     /// The process id of the vmm worker.
@@ -306,6 +317,20 @@ impl Watched {
         }
     }
 
+    fn refusals(&self) -> MutexGuard<'_, Vec<Refusal>> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_refusal(&self, refusal: &Refusal) {
+        let mut refusals = self.refusals();
+        if refusals.len() < MAX_REFUSALS {
+            refusals.push(Refusal {
+                reason: refusal.reason,
+                path: printable(&refusal.path),
+            });
+        }
+    }
+
     async fn ended(&self) -> End {
         let mut end = self.end.clone();
         let ended = end
@@ -377,6 +402,7 @@ fn supervise(
         console,
         timeline: Arc::default(),
         broken: Arc::default(),
+        refusals: Arc::default(),
         end,
         kill: Arc::default(),
     };
@@ -415,6 +441,7 @@ impl Supervisor {
                         }
                     }
                     Some(Ok(Report::Broken(device))) => self.watched.note_broken(&device),
+                    Some(Ok(Report::Kept(refusal))) => self.watched.note_refusal(&refusal),
                     Some(Ok(report)) => last = Some(report),
                     Some(Err(_)) | None => break,
                 },
@@ -457,8 +484,10 @@ impl Supervisor {
     async fn finish(mut self, mut last: Option<Report>, buffer: &mut [u8]) -> End {
         let drain = async {
             while let Some(Ok(report)) = self.process.report().await {
-                if !matches!(report, Report::Phase(..) | Report::Broken(_)) {
-                    last = Some(report);
+                match report {
+                    Report::Phase(..) | Report::Broken(_) => {}
+                    Report::Kept(refusal) => self.watched.note_refusal(&refusal),
+                    report => last = Some(report),
                 }
             }
             while let Ok(count @ 1..) = self.console_stream.read(buffer).await {

@@ -119,6 +119,9 @@ pub(crate) struct RunOptions {
     /// Hide and protect nothing but what --hide and --protect say
     #[arg(long, requires = "workspace")]
     pub(crate) no_usual_rules: bool,
+    /// Let files be changed that have several names; they may be files outside, too
+    #[arg(long, requires = "workspace")]
+    pub(crate) writable_hard_links: bool,
     /// Processors
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) cpus: u32,

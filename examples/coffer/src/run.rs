@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sandbox::agent::User;
-use sandbox::{BootTimeline, Error, ExecSpec, ExitStatus, Sandbox, SandboxBuilder};
+use sandbox::{BootTimeline, Error, ExecSpec, ExitStatus, Refusal, Sandbox, SandboxBuilder};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RunOptions;
@@ -15,6 +15,8 @@ use crate::terminal::{self, RawMode};
 
 /// The user of our own root image, who is known before the guest is.
 const AGENT: (&str, u32) = ("agent", 1000);
+/// Names that are told of at the end.
+const MOST_REFUSALS: usize = 8;
 
 /// Runs the command and gives its exit status.
 pub(crate) fn main(options: &RunOptions) -> Result<ExitCode, Failure> {
@@ -47,7 +49,19 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     // The command is done and its changes are on the host: the machine need not end gracefully.
     sandbox.kill();
     sandbox.wait().await;
+    say_refusals(&sandbox.refusals());
     result
+}
+
+/// Tells what the command was kept from: its own error messages cannot say why.
+fn say_refusals(refusals: &[Refusal]) {
+    for refusal in refusals.iter().take(MOST_REFUSALS) {
+        say(&format!("coffer: kept from the guest: {refusal}"));
+    }
+    match refusals.len().saturating_sub(MOST_REFUSALS) {
+        0 => {}
+        more => say(&format!("coffer: and {more} more names")),
+    }
 }
 
 async fn command(
@@ -103,6 +117,9 @@ fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> Sandbo
     }
     if options.no_usual_rules {
         builder = builder.without_usual_rules();
+    }
+    if options.writable_hard_links {
+        builder = builder.writable_hard_links();
     }
     builder = options.hide.iter().fold(builder, SandboxBuilder::hide);
     builder = options

@@ -100,6 +100,12 @@ impl State {
         self.0 & (Self::PROTECTED | Self::FROZEN | Self::LINKED) != 0
     }
 
+    /// Whether a rule keeps its content as it is.
+    pub(crate) const fn is_guarded(self) -> bool {
+        self.0 & (Self::PROTECTED | Self::FROZEN) != 0
+    }
+
+    /// Whether it had several names when it was seen first.
     pub(crate) const fn is_linked(self) -> bool {
         self.0 & Self::LINKED != 0
     }

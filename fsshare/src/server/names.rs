@@ -140,7 +140,11 @@ impl Server {
         parent: u64,
         name: Name<'_>,
     ) -> Result<wire::EntryOut, Errno> {
-        let (inode, parent) = (self.node(node)?.changeable()?, self.node(parent)?);
+        let (inode, parent) = (self.node(node)?, self.node(parent)?);
+        // Under another name a rule would not know it.
+        if inode.state().is_guarded() {
+            return Err(Errno::EPERM);
+        }
         if inode.node.attributes()?.kind() == Kind::Symlink {
             self.may_link(&parent, name)?;
         } else {

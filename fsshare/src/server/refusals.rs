@@ -11,6 +11,8 @@ use crate::errno::Errno;
 
 /// Different refusals that are told of. More would be a guest's way to fill someone's memory.
 const MOST: usize = 256;
+/// Bytes of a path that are told.
+const LONGEST_PATH: usize = 4096;
 
 /// Why the guest was kept from a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +41,7 @@ impl fmt::Display for Reason {
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
-    /// The path below the share's root, as the guest has it now. The guest chose these bytes: make them safe before they are printed.
+    /// The path below the share's root, as the guest has it now, the last 4 KiB of it. The guest chose these bytes: make them safe before they are printed.
     pub path: String,
 }
 
@@ -150,9 +152,11 @@ impl Server {
             path.extend_from_slice(name.as_c_str().to_bytes());
         }
         let path = path.strip_prefix(b"/").unwrap_or(&path);
+        // Of a longer one the end says more.
+        let end = path.split_at(path.len().saturating_sub(LONGEST_PATH)).1;
         self.refusals.tell(Refusal {
             reason,
-            path: String::from_utf8_lossy(path).into_owned(),
+            path: String::from_utf8_lossy(end).into_owned(),
         });
     }
 }

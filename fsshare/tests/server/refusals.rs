@@ -79,6 +79,9 @@ fn a_file_of_several_names_is_read_and_not_changed() {
         (after.mode(), after.mtime_nsec(), after.len())
     );
     assert_eq!(told(&seen), [(Reason::HardLink, "linked".to_owned())]);
+    share.link(node, ROOT_ID, "third").unwrap();
+    let third = share.lookup(ROOT_ID, "third").unwrap().nodeid;
+    assert_eq!(share.open(third, O_RDWR), Err(libc::EPERM));
     // The name is the guest's own: it may be replaced by another file.
     share
         .call(Opcode::Unlink, ROOT_ID, &text("linked"))

@@ -67,7 +67,8 @@ impl Devices {
         let rules = plan.rules.rules().map_err(caller)?;
         for (number, share) in plan.shares.iter().enumerate() {
             let root = files.take(Role::Share(number))?;
-            let backend = Share::new(root, share, rules.clone(), plan.shares.len());
+            let policy = (rules.clone(), plan.rules.hard_links());
+            let backend = Share::new(root, share, policy, plan.shares.len(), reporter);
             let backend = backend.map_err(host)?;
             machine.add(
                 "share",

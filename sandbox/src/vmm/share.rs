@@ -2,14 +2,16 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use devices::fs::FsBackend;
 use devices::virtio::{Reader, Writer};
 use fsshare::transfer;
-use fsshare::{Config, Error, Limits, Owner, Rules, Server};
+use fsshare::{Config, Error, HardLinkPolicy, Limits, Observer, Owner, Reason, Rules, Server};
 
 use crate::plan::SharePlan;
+use crate::refusal::{Refusal, RefusalReason};
+use crate::worker::Reporter;
 
 /// A share as the device sees it.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(super) struct Share {
     read_only: bool,
     owner: Owner,
     rules: Rules,
+    hard_links: HardLinkPolicy,
+    observer: Arc<dyn Observer>,
     limits: Limits,
     /// Replaced when the guest's driver starts over. `None` only when that failed.
     server: RwLock<Option<Server>>,
@@ -28,8 +32,9 @@ impl Share {
     pub(super) fn new(
         root: OwnedFd,
         plan: &SharePlan,
-        rules: Rules,
+        (rules, hard_links): (Rules, HardLinkPolicy),
         shares: usize,
+        reporter: &Arc<Reporter>,
     ) -> Result<Self, Error> {
         let owner = Owner {
             uid: plan.owner.0,
@@ -40,6 +45,8 @@ impl Share {
             read_only: plan.read_only,
             owner,
             rules,
+            hard_links,
+            observer: Arc::new(Told(Arc::clone(reporter))),
             limits: Limits {
                 shares,
                 ..Limits::default()
@@ -57,6 +64,8 @@ impl Share {
             read_only: self.read_only,
             owner: self.owner,
             rules: self.rules.clone(),
+            hard_links: self.hard_links,
+            observer: Some(Arc::clone(&self.observer)),
             limits: self.limits,
             ..config
         })
@@ -76,6 +85,24 @@ impl FsBackend for Share {
     fn reset(&self) {
         let fresh = self.serve().ok();
         *self.server.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+}
+
+/// Passes on to the host program what the guest was kept from.
+#[derive(Debug)]
+struct Told(Arc<Reporter>);
+
+impl Observer for Told {
+    fn refused(&self, refusal: &fsshare::Refusal) {
+        let reason = match refusal.reason {
+            Reason::Hidden => RefusalReason::Hidden,
+            Reason::HardLink => RefusalReason::HardLink,
+            _ => RefusalReason::Protected,
+        };
+        self.0.kept(Refusal {
+            reason,
+            path: refusal.path.clone(),
+        });
     }
 }
 

@@ -123,6 +123,11 @@ impl Reporter {
         self.send(&Report::Broken(format!("{device}: {why}")));
     }
 
+    /// Reports that the guest was kept from a file.
+    pub(crate) fn kept(&self, refusal: crate::refusal::Refusal) {
+        self.send(&Report::Kept(refusal));
+    }
+
     fn send(&self, report: &Report) {
         // When it fails the host program is gone, and the watching thread ends this process.
         drop(control::send(&self.0, report));

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::fixture::{Fixture, READ_ONLY, cases};
+use crate::fixture::{Fixture, READ_ONLY, Shared, cases};
 
 cases!(Guest:
     changes_show_on_both_sides,
     tools_work_on_it,
     names_are_hidden_and_protected,
+    files_with_names_outside_are_not_changed,
     read_only_cannot_be_changed_even_by_root,
     second_sandbox_on_it_is_refused,
 );
@@ -75,6 +76,44 @@ async fn names_are_hidden_and_protected(fixture: &Fixture) -> Result<()> {
         "{config}"
     );
     assert!(!host.join(".git/hooks").exists());
+    for expected in [
+        "ruled/.env (hidden)",
+        "ruled/.git/hooks (protected)",
+        "ruled/.vscode/tasks.json (protected)",
+    ] {
+        is_told(&guest, expected).await;
+    }
+    Ok(())
+}
+
+/// Waits until the host has been told that the guest was kept from a file.
+async fn is_told(guest: &Shared, expected: &str) {
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        told = guest.sandbox.refusals();
+        if told.iter().any(|refusal| refusal.to_string() == expected) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("`{expected}` is not among {told:?}");
+}
+
+async fn files_with_names_outside_are_not_changed(fixture: &Fixture) -> Result<()> {
+    let guest = fixture.shared().await?;
+    let (outside, inside) = (
+        guest.workspace.with_extension("store"),
+        guest.workspace.join("linked"),
+    );
+    fs::write(&outside, "store")?;
+    fs::hard_link(&outside, &inside)?;
+    let script = "cat linked; echo x 2>/dev/null > linked || chmod 777 linked 2>/dev/null || truncate -s 0 linked 2>/dev/null || \
+        echo -n ' kept'; ln linked third && rm linked third && echo -n mine > linked";
+    assert_eq!(guest.answer(script).await?, "store kept");
+    is_told(&guest, "linked (a file of several names)").await;
+    assert_eq!(fs::read_to_string(&outside)?, "store");
+    assert_eq!(fs::read_to_string(&inside)?, "mine");
+    fs::remove_file(outside)?;
     Ok(())
 }
 
