@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::fixture::{Fixture, READ_ONLY, Shared, cases};
 
@@ -81,22 +81,22 @@ async fn names_are_hidden_and_protected(fixture: &Fixture) -> Result<()> {
         "ruled/.git/hooks (protected)",
         "ruled/.vscode/tasks.json (protected)",
     ] {
-        is_told(&guest, expected).await;
+        is_told(&guest, expected).await?;
     }
     Ok(())
 }
 
 /// Waits until the host has been told that the guest was kept from a file.
-async fn is_told(guest: &Shared, expected: &str) {
+async fn is_told(guest: &Shared, expected: &str) -> Result<()> {
     let mut told = Vec::new();
     for _ in 0..100 {
         told = guest.sandbox.refusals();
         if told.iter().any(|refusal| refusal.to_string() == expected) {
-            return;
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("`{expected}` is not among {told:?}");
+    bail!("`{expected}` is not among {told:?}")
 }
 
 async fn files_with_names_outside_are_not_changed(fixture: &Fixture) -> Result<()> {
@@ -110,7 +110,7 @@ async fn files_with_names_outside_are_not_changed(fixture: &Fixture) -> Result<(
     let script = "cat linked; echo x 2>/dev/null > linked || chmod 777 linked 2>/dev/null || truncate -s 0 linked 2>/dev/null || \
         echo -n ' kept'; ln linked third && rm linked third && echo -n mine > linked";
     assert_eq!(guest.answer(script).await?, "store kept");
-    is_told(&guest, "linked (a file of several names)").await;
+    is_told(&guest, "linked (a file of several names)").await?;
     assert_eq!(fs::read_to_string(&outside)?, "store");
     assert_eq!(fs::read_to_string(&inside)?, "mine");
     fs::remove_file(outside)?;
