@@ -8,6 +8,7 @@
 
 mod bench;
 mod cache;
+mod campaign;
 mod ci;
 mod cpio;
 mod cross;
@@ -16,6 +17,7 @@ mod distro;
 mod fuzz;
 mod guest;
 mod host;
+mod mounted;
 mod nested;
 mod place;
 mod progress;
@@ -66,6 +68,13 @@ enum Cli {
     Bench {
         /// What to measure.
         bench: bench::Bench,
+    },
+    /// Run what takes too long for `ci`.
+    Campaign {
+        /// What to run.
+        campaign: campaign::Campaign,
+        #[command(flatten)]
+        lengths: campaign::Lengths,
     },
     /// Run a command in the emulated host, which has a real /dev/kvm.
     Nested(NestedArgs),
@@ -147,6 +156,7 @@ fn run(command: Cli) -> Result<ExitCode> {
         Cli::Ci { steps } => ci::run(&steps)?,
         Cli::Tidy => tidy::run()?,
         Cli::Bench { bench } => bench::run(bench)?,
+        Cli::Campaign { campaign, lengths } => campaign::run(campaign, lengths)?,
         Cli::Nested(arguments) => return Ok(ExitCode::from(nested::run(&arguments.job())?.status)),
     }
     Ok(ExitCode::SUCCESS)

@@ -17,6 +17,7 @@ mod size;
 
 use anyhow::Result;
 
+pub(crate) use self::probe::build_release;
 use self::report::Report;
 
 /// What is measured.

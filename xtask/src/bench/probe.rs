@@ -85,7 +85,7 @@ fn measure(run: impl FnOnce(&Path) -> Result<()>) -> Result<Samples> {
 }
 
 /// Builds the programs of a package as they are released and gives the folder that they are in.
-pub(super) fn build_release(package: &str) -> Result<PathBuf> {
+pub(crate) fn build_release(package: &str) -> Result<PathBuf> {
     let shell = Shell::new()?;
     shell.change_dir(host::workspace());
     let target = host::target();

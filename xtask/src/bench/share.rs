@@ -3,8 +3,6 @@
 //! Both servers remember as much as they can (`cache=always`) and lie on a memory file system, so that no disk is measured.
 //! The time is this machine's; each figure is the median of interleaved rounds.
 
-mod mounted;
-
 use std::{
     cell::RefCell,
     fs,
@@ -16,13 +14,13 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::{Builder, TempDir};
 use xshell::{Shell, cmd};
 
-use self::mounted::{Mounted, Server, Side, fit};
 use super::{
     probe::build_release,
     report::{Row, Target},
 };
 use crate::{
     host::{self, Need},
+    mounted::{Mounted, Server, fit},
     progress::stage,
 };
 
@@ -54,6 +52,14 @@ const BUILD: &str = "mkdir built && cd built && tar xf \"$1\" && cd */src/zlib &
     ls *.c | xargs -P2 -n1 gcc -w -O2 -c && ar rcs libz.a *.o && cd ../../.. && rm -r ../built";
 /// Descriptors that the share may hold: `fsshare::Limits`.
 const MOST_DESCRIPTORS: f64 = 82_000.0;
+
+/// Where a load is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Ours,
+    Peer,
+    Native,
+}
 
 /// One thing to measure.
 struct Load {
@@ -142,7 +148,7 @@ impl Bench {
             .tempdir_in("/dev/shm")
             .context("no memory file system at /dev/shm")?;
         let bench = Self {
-            ours: Server::ours(&programs),
+            ours: Server::ours(&programs, "always"),
             peer: Server::peer()?,
             project: fetch_project()?,
             programs,

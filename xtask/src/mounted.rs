@@ -14,25 +14,18 @@ use xshell::{Shell, cmd};
 
 use crate::{distro, host, progress::stage};
 
-/// Where a load is put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Ours,
-    Peer,
-    Native,
-}
-
-/// How to start a server: the words before source and mount point.
+/// How to start a server.
 #[derive(Debug)]
-pub(super) enum Server {
-    Ours(PathBuf),
+pub(crate) enum Server {
+    /// `share_mount`, and its cache mode.
+    Ours(PathBuf, &'static str),
     /// The program, and where its library is.
     Peer(PathBuf, PathBuf),
 }
 
 /// A directory that a server has mounted. Dropping it unmounts, and waits for the server's end.
 #[derive(Debug)]
-pub(super) struct Mounted {
+pub(crate) struct Mounted {
     at: PathBuf,
     server: Child,
 }
@@ -43,19 +36,19 @@ const LIMIT: Duration = Duration::from_secs(10);
 const MANY_DESCRIPTORS: &str = "ulimit -n $(ulimit -H -n) && exec \"$@\"";
 
 /// How many of `wanted` files the peer can hold.
-pub(super) fn fit(wanted: u64) -> u64 {
+pub(crate) fn fit(wanted: u64) -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX);
     wanted.min(most / 4 * 3)
 }
 
 impl Server {
-    pub(super) fn ours(programs: &Path) -> Self {
-        Self::Ours(programs.join("share_mount"))
+    pub(crate) fn ours(programs: &Path, cache: &'static str) -> Self {
+        Self::Ours(programs.join("share_mount"), cache)
     }
 
     /// The peer, compiled from the distribution's example.
-    pub(super) fn peer() -> Result<Self> {
+    pub(crate) fn peer() -> Result<Self> {
         let root = host::target().join("peers/fuse");
         let program = root.join("passthrough_ll");
         let library = root.join("lib/x86_64-linux-gnu");
@@ -79,9 +72,9 @@ impl Server {
     }
 
     /// Mounts `source` at a new directory in `place`.
-    pub(super) fn mount(&self, source: &Path, place: &Path) -> Result<Mounted> {
+    pub(crate) fn mount(&self, source: &Path, place: &Path) -> Result<Mounted> {
         let name = match self {
-            Self::Ours(_) => "ours",
+            Self::Ours(..) => "ours",
             Self::Peer(..) => "peer",
         };
         let at = place.join(name);
@@ -89,8 +82,8 @@ impl Server {
         let mut command = Command::new("sh");
         command.args(["-c", MANY_DESCRIPTORS, "sh"]);
         match self {
-            Self::Ours(program) => {
-                command.arg(program).args(["--cache", "always"]);
+            Self::Ours(program, cache) => {
+                command.arg(program).args(["--cache", cache]);
                 command.arg(source).arg(&at);
             }
             Self::Peer(program, library) => {
@@ -107,7 +100,7 @@ impl Server {
 }
 
 impl Mounted {
-    pub(super) fn at(&self) -> &Path {
+    pub(crate) fn at(&self) -> &Path {
         &self.at
     }
 
@@ -130,7 +123,7 @@ impl Mounted {
     }
 
     /// The server's resident memory that is its own.
-    pub(super) fn resident_kib(&self) -> Result<f64> {
+    pub(crate) fn resident_kib(&self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.server.id()))?;
         let line = status
             .lines()
@@ -139,7 +132,7 @@ impl Mounted {
         Ok(value.trim().trim_end_matches(" kB").parse()?)
     }
 
-    pub(super) fn descriptors(&self) -> Result<f64> {
+    pub(crate) fn descriptors(&self) -> Result<f64> {
         let open = fs::read_dir(format!("/proc/{}/fd", self.server.id()))?.count();
         Ok(f64::from(u32::try_from(open)?))
     }
