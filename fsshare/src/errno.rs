@@ -79,6 +79,8 @@ errnos! {
     ELOOP = 40;
     /// No such extended attribute.
     ENODATA = 61;
+    /// The guest has added as much as it may.
+    EDQUOT = 122;
     /// Protocol error: the client speaks a version that is too old.
     EPROTO = 71;
     /// Operation not supported here.
@@ -164,6 +166,7 @@ mod tests {
             (Errno::EPROTO, libc::EPROTO),
             (Errno::EOPNOTSUPP, libc::EOPNOTSUPP),
             (Errno::ESTALE, libc::ESTALE),
+            (Errno::EDQUOT, libc::EDQUOT),
         ] {
             assert_eq!(i32::from(ours.number()), host, "{ours}");
             assert_eq!(ours.reply_code(), -host);
@@ -173,6 +176,6 @@ mod tests {
     #[test]
     fn an_unnamed_number_is_still_printed() {
         assert_eq!(Errno::from_host(libc::EROFS).to_string(), "EROFS");
-        assert_eq!(Errno::from_host(libc::EDQUOT).to_string(), "Errno(122)");
+        assert_eq!(Errno::from_host(libc::EUSERS).to_string(), "Errno(87)");
     }
 }

@@ -38,6 +38,6 @@ pub mod transfer;
 pub use rules::{RuleError, Rules};
 #[cfg(target_os = "linux")]
 pub use server::{
-    CachePolicy, Config, Error, Fault, HardLinkPolicy, Limits, LockPolicy, Observer, Owner, Reason,
-    Refusal, Server,
+    CachePolicy, Config, Error, Fault, HardLinkPolicy, Limits, LockPolicy, Observer, Owner, Quota,
+    Reason, Refusal, Server,
 };

@@ -21,7 +21,7 @@ struct Arguments {
     /// Threads that serve
     #[arg(long, value_name = "N", default_value_t = 4)]
     threads: usize,
-    /// What this host's kernel remembers: for a second, for a day, or nothing
+    /// What this host's kernel remembers: for a moment, for a day, or nothing
     #[arg(long, value_enum, default_value_t = Cache::Auto)]
     cache: Cache,
     /// What is shared

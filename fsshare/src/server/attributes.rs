@@ -75,14 +75,11 @@ impl Server {
         i64::try_from(changes.size).map_err(|_| Errno::EFBIG)?;
         self.host.drop_privilege_bits(&inode.node)?;
         if valid.contains(SetAttrFlags::FH) {
-            return self
-                .files
-                .get(changes.fh, inode.id)?
-                .object
-                .set_size(changes.size);
+            let open = self.files.get(changes.fh, inode.id)?;
+            return self.resize(inode, &open.object, changes.size);
         }
         let (file, _) = self.host.open(&inode.node, AccessMode::WRITE)?;
-        file.set_size(changes.size)
+        self.resize(inode, &file, changes.size)
     }
 
     /// ACCESS.

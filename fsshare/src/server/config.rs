@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::quota::Quota;
 use super::refusals::Observer;
 use crate::rules::Rules;
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub hard_links: HardLinkPolicy,
     /// Who is told what the guest was kept from.
     pub observer: Option<Arc<dyn Observer>>,
+    /// How much the guest may add.
+    pub quota: Quota,
     /// Who the host user's files belong to in the guest.
     pub owner: Owner,
     /// How long the guest may trust what it was told.
@@ -39,6 +42,7 @@ impl Config {
             rules: Rules::none(),
             hard_links: HardLinkPolicy::default(),
             observer: None,
+            quota: Quota::default(),
             owner: Owner::default(),
             cache: CachePolicy::default(),
             locks: LockPolicy::default(),
@@ -90,11 +94,11 @@ pub struct CachePolicy {
 }
 
 impl CachePolicy {
-    /// For a tree that the host's programs may change: what they change is seen within a second, and at once by whoever opens the file then.
-    /// New files are seen at once.
+    /// For a tree that the host's programs may change: what they change is seen within a tenth of a second, new files at once. It is long enough
+    /// for what one program asks again and again, and costs the rest little.
     #[must_use]
     pub const fn auto() -> Self {
-        let moment = Duration::from_secs(1);
+        let moment = Duration::from_millis(100);
         Self {
             names: moment,
             absence: Duration::ZERO,
@@ -117,7 +121,8 @@ impl CachePolicy {
         }
     }
 
-    /// For a tree of which every look must show the present state: each goes to the host, at a price.
+    /// For a tree that both sides change in turn, faster than a tenth of a second: every look shows the present state, and goes to the host, at
+    /// a price.
     #[must_use]
     pub const fn never() -> Self {
         Self {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::Server;
 use super::budget::Place;
 use super::config::LockPolicy;
+use super::growth::Growth;
 use super::handles::{Open, OpenFile};
 use super::inodes::{Found, Inode};
 use super::scratch::{Answer, Scratch};
 use crate::abi::{FallocateMode, Name, OpenFlags, OpenReply, wire};
 use crate::errno::Errno;
-use crate::host::{AccessMode, Attributes, File, Node};
+use crate::host::{AccessMode, File, Node};
 use crate::rules::State;
 
 /// Most bytes that one COPY_FILE_RANGE copies: it runs in the host's kernel and cannot be stopped. The guest asks again for the rest.
@@ -23,42 +24,63 @@ const SEEK_DATA: u32 = 3;
 /// `SEEK_HOLE`.
 const SEEK_HOLE: u32 = 4;
 
+/// What is to be known of an open file.
+#[derive(Clone, Copy)]
+struct Opened {
+    /// It has set-user-id or set-group-id, and may be written.
+    privileged: bool,
+    /// It is worth the while to let the kernel read and write it.
+    is_large: bool,
+    appends: bool,
+}
+
 impl Server {
     /// OPEN.
     pub(super) fn open(&self, node: u64, flags: OpenFlags) -> Result<wire::OpenOut, Errno> {
-        let inode = self.node(node)?;
+        let place = self.handle_budget.take()?;
+        self.open_node(self.node(node)?, flags, place)
+    }
+
+    fn open_node(
+        &self,
+        inode: Arc<Inode>,
+        flags: OpenFlags,
+        place: Place,
+    ) -> Result<wire::OpenOut, Errno> {
         if flags.changes() {
             inode.may_change()?;
         }
-        let place = self.handle_budget.take()?;
-        let (file, attributes) = self.open_node(&inode.node, flags)?;
-        let privileged = flags.writes() && attributes.has_privilege_bits();
-        let is_large = attributes.size >= LARGE || flags.writes();
-        Ok(self.opened(inode, file, (privileged, is_large), place))
+        let truncates = flags.contains(OpenFlags::TRUNC);
+        let flags = if truncates && self.empty(&inode)? {
+            flags - OpenFlags::TRUNC
+        } else {
+            flags
+        };
+        if truncates {
+            self.host.drop_privilege_bits(&inode.node)?;
+        }
+        let (file, attributes) = self.host.open(&inode.node, self.access_mode(flags))?;
+        let what = Opened {
+            privileged: flags.writes() && attributes.has_privilege_bits(),
+            is_large: flags.writes() || attributes.size >= LARGE,
+            appends: self.appends(flags),
+        };
+        Ok(self.opened(inode, file, what, place))
     }
 
-    fn open_node(&self, node: &Node, flags: OpenFlags) -> Result<(File, Attributes), Errno> {
-        if flags.contains(OpenFlags::TRUNC) {
-            self.host.drop_privilege_bits(node)?;
-        }
-        self.host.open(node, self.access_mode(flags))
+    fn appends(&self, flags: OpenFlags) -> bool {
+        flags.contains(OpenFlags::APPEND) && !self.session.caches_writes()
     }
 
     fn access_mode(&self, flags: OpenFlags) -> AccessMode {
         AccessMode::from_guest(flags, self.session.caches_writes())
     }
 
-    fn opened(
-        &self,
-        inode: Arc<Inode>,
-        file: File,
-        (privileged, is_large): (bool, bool),
-        place: Place,
-    ) -> wire::OpenOut {
+    fn opened(&self, inode: Arc<Inode>, file: File, what: Opened, place: Place) -> wire::OpenOut {
         let mut reply = OpenReply::empty();
         let backing = if self.session.passes_through() {
             // Before its first change, a privileged file loses its privilege, which is this server's business.
-            let is_wanted = is_large && !privileged;
+            let is_wanted = what.is_large && !what.privileged;
             self.passthrough.begin(inode.id, file.as_fd(), is_wanted)
         } else {
             None
@@ -67,7 +89,8 @@ impl Server {
         // The kernel takes one or the other.
         let keeps = self.cache.keep_pages && backing.is_none();
         reply.set(OpenReply::KEEP_CACHE, keeps);
-        let fh = self.files.insert(Open::new(inode, file, privileged, place));
+        let open = Open::new(inode, file, (what.privileged, what.appends), place);
+        let fh = self.files.insert(open);
         wire::OpenOut {
             fh,
             open_flags: reply.bits(),
@@ -86,25 +109,33 @@ impl Server {
         let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, false)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
-        match self
-            .host
-            .create(&parent.node, name, mode, self.access_mode(flags))
-        {
-            Ok((file, node)) => {
-                self.created(file, node, state, Some((&parent, name)), false, places)
-            }
-            Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => {
-                let node = self.host.lookup(&parent.node, name)?;
-                let identity = node.attributes()?.identity;
-                if let Some(known) = self.inodes.known(&self.host, identity) {
-                    known.may_change()?;
-                }
-                let (file, attributes) = self.open_node(&node, flags)?;
-                let privileged = flags.writes() && attributes.has_privilege_bits();
-                self.created(file, node, state, Some((&parent, name)), privileged, places)
+        let at = (state, Some((&*parent, name)));
+        match self.make_file(&parent, name, flags, mode) {
+            Ok((file, node)) => self.created(file, node, at, flags, places),
+            Err(errno @ (Errno::EEXIST | Errno::EDQUOT)) if !flags.contains(OpenFlags::EXCL) => {
+                let node = self.host.lookup(&parent.node, name);
+                let node = node.map_err(|missing| match errno {
+                    Errno::EDQUOT => errno,
+                    _ => missing,
+                })?;
+                self.open_found(node, at, flags, places)
             }
             Err(errno) => Err(errno),
         }
+    }
+
+    fn make_file(
+        &self,
+        parent: &Inode,
+        name: Name<'_>,
+        flags: OpenFlags,
+        mode: u32,
+    ) -> Result<(File, Node), Errno> {
+        let charge = self.charge_inode()?;
+        let access = self.access_mode(flags);
+        let made = self.host.create(&parent.node, name, mode, access)?;
+        charge.keep();
+        Ok(made)
     }
 
     /// TMPFILE.
@@ -116,20 +147,21 @@ impl Server {
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
         let parent = self.node(parent)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
+        let charge = self.charge_inode()?;
         let exclusive = flags.contains(OpenFlags::EXCL);
         let (file, node) =
             self.host
                 .create_unnamed(&parent.node, mode, self.access_mode(flags), exclusive)?;
-        self.created(file, node, State::default(), None, false, places)
+        charge.keep();
+        self.created(file, node, (State::default(), None), flags, places)
     }
 
     fn created(
         &self,
         file: File,
         node: Node,
-        state: State,
-        at: Option<(&Inode, Name<'_>)>,
-        privileged: bool,
+        (state, at): (State, Option<(&Inode, Name<'_>)>),
+        flags: OpenFlags,
         places: (Place, Place),
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
         let attributes = node.attributes()?;
@@ -140,10 +172,39 @@ impl Server {
         };
         let inode = self.inodes.adopt(&self.host, node, &found, places.0)?;
         let entry = self.entry_out(inode.id, &attributes);
-        Ok((
-            entry,
-            self.opened(inode, file, (privileged, true), places.1),
-        ))
+        let what = Opened {
+            privileged: false,
+            is_large: true,
+            appends: self.appends(flags),
+        };
+        Ok((entry, self.opened(inode, file, what, places.1)))
+    }
+
+    /// Opens what CREATE found to be there.
+    fn open_found(
+        &self,
+        node: Node,
+        (state, at): (State, Option<(&Inode, Name<'_>)>),
+        flags: OpenFlags,
+        places: (Place, Place),
+    ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
+        let attributes = node.attributes()?;
+        let found = Found {
+            attributes: &attributes,
+            state,
+            at,
+        };
+        let inode = self.inodes.adopt(&self.host, node, &found, places.0)?;
+        let id = inode.id;
+        let opened = self.open_node(inode, flags, places.1).and_then(|open| {
+            let attributes = self.inodes.attributes(&self.host, id)?;
+            Ok((self.entry_out(id, &attributes), open))
+        });
+        if opened.is_err() {
+            // The guest does not learn of the node, so its lookup does not count.
+            self.inodes.forget(id, 1);
+        }
+        opened
     }
 
     /// READ.
@@ -181,7 +242,12 @@ impl Server {
         }
         range(offset, data.len() as u64, Errno::EFBIG)?;
         open.before_change(&self.host)?;
+        let growth = self.growth(&open.inode, |size| {
+            let begin = if open.appends { size } else { offset };
+            begin.saturating_add(data.len() as u64)
+        })?;
         let written = open.object.write_at(data, offset)?;
+        growth.map_or(Ok(()), Growth::settle)?;
         Ok(wire::WriteOut {
             size: u32::try_from(written).unwrap_or(u32::MAX),
             padding: 0,
@@ -224,7 +290,15 @@ impl Server {
         let mode = mode.ok_or(Errno::EOPNOTSUPP)?;
         range(offset, length, Errno::EFBIG)?;
         open.before_change(&self.host)?;
-        open.object.allocate(mode, offset, length)
+        let keeps_size = mode.contains(FallocateMode::KEEP_SIZE);
+        if self.usage.is_some() && keeps_size && !mode.contains(FallocateMode::PUNCH_HOLE) {
+            // What is reserved beyond the end of a file would not be counted.
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let end = offset.saturating_add(length);
+        let growth = self.growth(&open.inode, |size| if keeps_size { size } else { end })?;
+        open.object.allocate(mode, offset, length)?;
+        growth.map_or(Ok(()), Growth::settle)
     }
 
     /// LSEEK: data and holes; the guest knows the other positions itself.
@@ -271,9 +345,12 @@ impl Server {
     ) -> Result<wire::WriteOut, Errno> {
         target.before_change(&self.host)?;
         let len = usize::try_from(copy.len.min(LONGEST_COPY)).map_err(|_| Errno::EINVAL)?;
+        let end = copy.off_out.saturating_add(len as u64);
+        let growth = self.growth(&target.inode, |_| end)?;
         let copied = source
             .object
             .copy_to(copy.off_in, &target.object, copy.off_out, len)?;
+        growth.map_or(Ok(()), Growth::settle)?;
         Ok(wire::WriteOut {
             size: u32::try_from(copied).unwrap_or(u32::MAX),
             padding: 0,

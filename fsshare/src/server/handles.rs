@@ -14,6 +14,8 @@ use crate::host::{Directory, File, Host, Identity};
 pub(super) struct Open<T> {
     pub(super) inode: Arc<Inode>,
     pub(super) object: T,
+    /// Whether what is written goes to the file's end, wherever it is asked to go.
+    pub(super) appends: bool,
     /// Whether the file had set-user-id or set-group-id when it was opened, and nothing was written yet.
     privileged: AtomicBool,
     _place: Place,
@@ -22,10 +24,16 @@ pub(super) struct Open<T> {
 pub(super) type OpenFile = Open<File>;
 
 impl<T> Open<T> {
-    pub(super) fn new(inode: Arc<Inode>, object: T, privileged: bool, place: Place) -> Self {
+    pub(super) fn new(
+        inode: Arc<Inode>,
+        object: T,
+        (privileged, appends): (bool, bool),
+        place: Place,
+    ) -> Self {
         Self {
             inode,
             object,
+            appends,
             privileged: AtomicBool::new(privileged),
             _place: place,
         }

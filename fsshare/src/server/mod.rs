@@ -6,6 +6,7 @@ mod config;
 mod directories;
 mod error;
 mod files;
+mod growth;
 mod guard;
 mod handles;
 mod inodes;
@@ -13,6 +14,7 @@ mod locks;
 mod names;
 mod owners;
 mod passthrough;
+mod quota;
 mod refusals;
 mod scratch;
 mod session;
@@ -22,6 +24,7 @@ use std::sync::{Arc, RwLock};
 
 pub use config::{CachePolicy, Config, HardLinkPolicy, Limits, LockPolicy, Owner};
 pub use error::{Error, Fault};
+pub use quota::Quota;
 pub use refusals::{Observer, Reason, Refusal};
 
 use self::budget::Budget;
@@ -31,6 +34,7 @@ use self::owners::Owners;
 #[cfg(feature = "fuse-mount")]
 pub(crate) use self::passthrough::Backing;
 use self::passthrough::Passthrough;
+use self::quota::Usage;
 use self::refusals::Refusals;
 use self::scratch::{Answer, Pool, Scratch};
 use self::session::Session;
@@ -59,6 +63,8 @@ pub struct Server {
     handle_budget: Budget,
     owners: Owners,
     passthrough: Passthrough,
+    /// What the guest has added, if that is limited.
+    usage: Option<Arc<Usage>>,
     read_only: bool,
     rules: Rules,
     refusals: Refusals,
@@ -85,17 +91,19 @@ impl Server {
             rules,
             hard_links,
             observer,
+            quota,
             owner,
             cache,
             locks,
             ..
         } = config;
+        let usage = Usage::of(quota);
         let (host, root) =
             Host::new(root, read_only).map_err(|(requirement, source)| match requirement {
                 Requirement::Proc => Error::Proc(source.into()),
                 Requirement::Confinement => Error::Root(source.into()),
             })?;
-        let inodes = Inodes::new(root, &limits, hard_links).map_err(|errno| {
+        let inodes = Inodes::new(root, &limits, hard_links, usage.clone()).map_err(|errno| {
             Error::Root(std::io::Error::from_raw_os_error(errno.number().into()))
         })?;
         Ok(Self {
@@ -106,6 +114,7 @@ impl Server {
             directories: Handles::new(),
             handle_budget: Budget::new(limits.max_handles),
             passthrough: Passthrough::default(),
+            usage,
             owners: Owners {
                 host: Host::owner(),
                 guest: owner,
@@ -125,7 +134,8 @@ impl Server {
     /// leave times of access behind.
     #[cfg(feature = "fuse-mount")]
     pub(crate) fn pass_through_to(&mut self, kernel: Box<dyn Backing>) {
-        if !self.read_only {
+        // What is limited has to be counted here.
+        if !self.read_only && self.usage.is_none() {
             self.passthrough = Passthrough::to(kernel);
             self.session.offer_passthrough();
         }
@@ -357,13 +367,19 @@ impl Server {
 
     fn stat_fs(&self, node: u64) -> Result<wire::StatFsOut, Errno> {
         let space = self.node(node)?.node.space()?;
+        let (bytes, inodes) = match &self.usage {
+            Some(usage) => usage.left(),
+            None => (None, None),
+        };
+        let blocks = bytes.map_or(u64::MAX, |bytes| bytes / space.block_size.max(1));
+        let inodes = inodes.unwrap_or(u64::MAX);
         let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(wire::StatFsOut {
             blocks: space.blocks,
-            bfree: space.free,
-            bavail: space.available,
+            bfree: space.free.min(blocks),
+            bavail: space.available.min(blocks),
             files: space.inodes,
-            ffree: space.inodes_free,
+            ffree: space.inodes_free.min(inodes),
             bsize: narrow(space.io_size),
             namelen: narrow(space.longest_name),
             frsize: narrow(space.block_size),

@@ -92,9 +92,11 @@ impl Server {
         let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, false)?;
         let place = self.inodes.reserve()?;
+        let charge = self.charge_inode()?;
         let (_, node) = self
             .host
             .create(&parent.node, name, mode, AccessMode::WRITE)?;
+        charge.keep();
         self.enter(node, (&parent, name), state, place)
     }
 
@@ -108,7 +110,9 @@ impl Server {
         let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, true)?;
         let place = self.inodes.reserve()?;
+        let charge = self.charge_inode()?;
         let node = self.host.make_directory(&parent.node, name, mode)?;
+        charge.keep();
         self.enter(node, (&parent, name), state, place)
     }
 
@@ -122,7 +126,9 @@ impl Server {
         let parent = self.node(parent)?;
         let state = self.may_link(&parent, name)?;
         let place = self.inodes.reserve()?;
+        let charge = self.charge_inode()?;
         let node = self.host.make_symlink(&parent.node, name, target)?;
+        charge.keep();
         self.enter(node, (&parent, name), state, place)
     }
 
@@ -181,7 +187,22 @@ impl Server {
     /// What is there now, if the guest holds it. While it is held, nothing else gets its number.
     fn hold(&self, parent: &Inode, name: Name<'_>) -> Option<Arc<Inode>> {
         let attributes = self.host.attributes_at(&parent.node, name).ok()?;
-        self.inodes.known(&self.host, attributes.identity)
+        let known = self.inodes.known(&self.host, attributes.identity);
+        if known.is_some() || self.usage.is_none() {
+            return known;
+        }
+        // What it takes is given back by its node's end, so there must be one.
+        let is_directory = attributes.kind() == Kind::Directory;
+        let found = Found {
+            attributes: &attributes,
+            state: self.judge(parent, name).state(is_directory),
+            at: Some((parent, name)),
+        };
+        let node = self.host.lookup(&parent.node, name).ok();
+        let id = self.inodes.enter(node, &found, None).ok()?;
+        let held = self.inodes.get(&self.host, id).ok();
+        self.inodes.forget(id, 1);
+        held
     }
 
     fn lost(&self, victim: Option<Arc<Inode>>) {

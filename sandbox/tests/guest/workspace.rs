@@ -34,8 +34,8 @@ async fn changes_show_on_both_sides(fixture: &Fixture) -> Result<()> {
     );
     assert!(!guest.workspace.join("from-host").exists());
     fs::write(&made, "host again")?;
-    // The guest may go by the size it knows for a second (`fsshare::CachePolicy`).
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // The guest may go by the size it knows for a moment (`fsshare::CachePolicy::auto`).
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(
         guest.answer("cat a/link; rm -r a moved").await?,
         "host again"

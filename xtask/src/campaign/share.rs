@@ -53,16 +53,18 @@ pub(super) fn run(checks: &mut Checks, lengths: Lengths) -> Result<()> {
     let place = tempfile::Builder::new()
         .prefix("campaign-share-")
         .tempdir_in("/dev/shm")?;
-    let server = Server::ours(&build_release("share_mount")?, "auto");
+    let programs = build_release("share_mount")?;
+    let server = |cache| Server::ours(&programs, cache);
     let site = Site {
         tools,
         place,
-        server,
+        server: server("auto"),
+        exact: server("never"),
     };
     checks.run("pjdfstest", || site.pjdfstest());
     checks.run("fsx, two processes", || site.fsx(lengths.operations));
     checks.run("git from both sides", || site.git(lengths.rounds));
-    checks.run("git clone through the share", || site.clone());
+    checks.run("this repository on the share", || site.clone());
     checks.run("exchanges of a directory and a link", || {
         races(lengths.exchanges)
     });
@@ -75,6 +77,8 @@ struct Site {
     tools: PathBuf,
     place: TempDir,
     server: Server,
+    /// One whose clients see each change at once.
+    exact: Server,
 }
 
 /// The suites, built from the registry.
@@ -99,10 +103,10 @@ fn tools() -> Result<PathBuf> {
 
 impl Site {
     /// Mounts a new directory; gives its own path too.
-    fn mount(&self, name: &str) -> Result<(Mounted, PathBuf)> {
+    fn mount(&self, server: &Server, name: &str) -> Result<(Mounted, PathBuf)> {
         let tree = self.place.path().join(name);
         fs::create_dir(&tree)?;
-        let mounted = self.server.mount(&tree, self.place.path())?;
+        let mounted = server.mount(&tree, self.place.path())?;
         Ok((mounted, tree))
     }
 
@@ -115,7 +119,7 @@ impl Site {
             let output = command.env("RUST_BACKTRACE", "0").output()?;
             Ok(Tally::of(&String::from_utf8_lossy(&output.stdout)))
         };
-        let (mounted, tree) = self.mount("pjdfstest")?;
+        let (mounted, tree) = self.mount(&self.server, "pjdfstest")?;
         let below = self.place.path().join("below");
         fs::create_dir(&below)?;
         let (ours, host) = (run(mounted.at())?, run(&below)?);
@@ -143,7 +147,7 @@ impl Site {
     }
 
     fn fsx(&self, operations: u64) -> Result<String> {
-        let (mounted, _) = self.mount("fsx")?;
+        let (mounted, _) = self.mount(&self.server, "fsx")?;
         let start = |seed: &str| {
             let mut command = Command::new(self.tools.join("fsx"));
             command.args(["-q", "-S", seed, "-N", &operations.to_string(), "-P"]);
@@ -161,7 +165,7 @@ impl Site {
     }
 
     fn git(&self, rounds: u64) -> Result<String> {
-        let (mounted, tree) = self.mount("git")?;
+        let (mounted, tree) = self.mount(&self.exact, "git")?;
         git(&tree, "git init -q .", 0)?;
         for round in 0..rounds {
             let side = if round % 2 == 0 { mounted.at() } else { &tree };
@@ -181,17 +185,17 @@ impl Site {
         Ok(format!("{rounds} rounds without an error"))
     }
 
-    /// This repository itself, cloned onto the share; built there, it would take long.
+    /// This repository itself, fetched onto the share. (Not by `clone`: the rules refuse a remote that is a path of the host.)
     fn clone(&self) -> Result<String> {
-        let (mounted, tree) = self.mount("clone")?;
+        let (mounted, tree) = self.mount(&self.server, "clone")?;
         let source = host::workspace();
         let script = format!(
-            "git -c safe.directory=* clone -q --no-hardlinks --no-local file://{} copy && cd copy && {GIT_CHECK}",
+            "git init -q copy && cd copy && git fetch -q file://{} HEAD && git checkout -q FETCH_HEAD && {GIT_CHECK}",
             source.display()
         );
         git(mounted.at(), &script, 0)?;
         git(&tree.join("copy"), GIT_CHECK, 0)?;
-        Ok("clone, fsck, gc, fsck on the share and below it".into())
+        Ok("fetch, checkout, fsck, gc, fsck on the share and below it".into())
     }
 }
 

@@ -21,6 +21,7 @@ use self::table::{Origin, ROOT, Table};
 use super::budget::{Budget, Place};
 use super::config::{HardLinkPolicy, Limits};
 use super::locks::LockOwners;
+use super::quota::Usage;
 use crate::abi::{Name, ROOT_ID};
 use crate::errno::Errno;
 use crate::host::{Attributes, Host, Identity, Kind, Node};
@@ -41,6 +42,10 @@ pub(super) struct Inode {
     /// What the rules say of it and of what is below it; bits of a [`State`].
     state: AtomicU64,
     identity: Identity,
+    /// Held by whoever changes the file's size, where that is counted.
+    pub(super) size: Mutex<()>,
+    /// Where its end is counted.
+    usage: Option<Arc<Usage>>,
 }
 
 /// What was found.
@@ -68,6 +73,7 @@ struct Nodes {
     /// How many have a place of the budget.
     remembered: usize,
     hard_links: HardLinkPolicy,
+    usage: Option<Arc<Usage>>,
 }
 
 /// What it takes to get hold of a node.
@@ -89,11 +95,19 @@ impl Inodes {
         root: Node,
         limits: &Limits,
         hard_links: HardLinkPolicy,
+        usage: Option<Arc<Usage>>,
     ) -> Result<Self, Errno> {
         let attributes = root.attributes()?;
-        let root = Arc::new(Inode::new(ROOT_ID, root, attributes.identity, State::TOP));
+        let root = Inode::new(ROOT_ID, root, attributes.identity, State::TOP, None);
+        let root = Arc::new(root);
         Ok(Self {
-            nodes: RwLock::new(Nodes::of(&root, &attributes, limits.max_held, hard_links)?),
+            nodes: RwLock::new(Nodes::of(
+                &root,
+                &attributes,
+                limits.max_held,
+                hard_links,
+                usage,
+            )?),
             root,
             budget: Budget::new(limits.max_inodes),
         })
@@ -275,12 +289,14 @@ impl Nodes {
         attributes: &Attributes,
         most_held: usize,
         hard_links: HardLinkPolicy,
+        usage: Option<Arc<Usage>>,
     ) -> Result<Self, Errno> {
         let mut nodes = Self {
             table: Table::new(),
             held: Held::new(most_held),
             remembered: 0,
             hard_links,
+            usage,
         };
         nodes.table.insert(attributes, State::TOP, None)?;
         let (at, _) = nodes.held.insert(ROOT, Arc::clone(root), |_| false)?;
@@ -359,13 +375,11 @@ impl Nodes {
         node: Node,
         identity: Identity,
     ) -> Result<(Arc<Inode>, Option<Evicted>), Errno> {
-        let Self { table, held, .. } = self;
-        let inode = Arc::new(Inode::new(
-            table.id(slot),
-            node,
-            identity,
-            table.state(slot),
-        ));
+        let Self {
+            table, held, usage, ..
+        } = self;
+        let (id, state) = (table.id(slot), table.state(slot));
+        let inode = Arc::new(Inode::new(id, node, identity, state, usage.clone()));
         let (at, evicted) =
             held.insert(slot, Arc::clone(&inode), |other| table.can_be_found(other))?;
         table.set_held(slot, at);
@@ -536,13 +550,24 @@ impl Found<'_> {
 }
 
 impl Inode {
-    fn new(id: u64, node: Node, identity: Identity, state: State) -> Self {
+    fn new(
+        id: u64,
+        node: Node,
+        identity: Identity,
+        state: State,
+        usage: Option<Arc<Usage>>,
+    ) -> Self {
+        if let Some(usage) = &usage {
+            usage.begins(identity);
+        }
         Self {
             id,
             node,
             locks: Mutex::default(),
             state: AtomicU64::new(state.bits()),
             identity,
+            size: Mutex::default(),
+            usage,
         }
     }
 
@@ -564,5 +589,13 @@ impl Inode {
     /// The owners of record locks, for the caller alone.
     pub(super) fn lock_owners(&self) -> std::sync::MutexGuard<'_, LockOwners> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inode {
+    fn drop(&mut self) {
+        if let Some(usage) = &self.usage {
+            usage.ends(self.identity, self.node.attributes().ok().as_ref());
+        }
     }
 }
