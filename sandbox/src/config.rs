@@ -154,6 +154,13 @@ impl SandboxBuilder {
         self
     }
 
+    /// How much the guest may add to each share: bytes, as the files' sizes tell them (holes count), and files, directories and symbolic
+    /// links. Beyond it the guest gets `EDQUOT`. No limit unless set.
+    pub const fn quota(mut self, bytes: Option<u64>, inodes: Option<u64>) -> Self {
+        self.rules.quota = (bytes, inodes);
+        self
+    }
+
     /// Sets a variable in the environment of every command.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.env.push((name.into(), value.into()));

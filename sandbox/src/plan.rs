@@ -3,7 +3,7 @@
 //! A plan holds no path that the worker would open. Every file, directory and stream is opened by
 //! the host program and handed over as a descriptor with a [`Role`].
 
-use fsshare::{HardLinkPolicy, RuleError, Rules};
+use fsshare::{HardLinkPolicy, Quota, RuleError, Rules};
 use serde::{Deserialize, Serialize};
 
 /// Version of the plan's form; a worker refuses any other.
@@ -77,6 +77,8 @@ pub(crate) struct RulePlan {
     pub(crate) protected: Vec<String>,
     /// Whether files of several names may be changed: see [`HardLinkPolicy`].
     pub(crate) hard_links_writable: bool,
+    /// Bytes and inodes that the guest may add to each share: see [`Quota`].
+    pub(crate) quota: (Option<u64>, Option<u64>),
 }
 
 impl Default for RulePlan {
@@ -86,11 +88,17 @@ impl Default for RulePlan {
             hidden: Vec::new(),
             protected: Vec::new(),
             hard_links_writable: false,
+            quota: (None, None),
         }
     }
 }
 
 impl RulePlan {
+    pub(crate) fn quota(&self) -> Quota {
+        let (bytes, inodes) = self.quota;
+        Quota { bytes, inodes }
+    }
+
     pub(crate) fn hard_links(&self) -> HardLinkPolicy {
         if self.hard_links_writable {
             HardLinkPolicy::Writable

@@ -122,6 +122,12 @@ pub(crate) struct RunOptions {
     /// Let files be changed that have several names; they may be files outside, too
     #[arg(long, requires = "workspace")]
     pub(crate) writable_hard_links: bool,
+    /// How much the command may add to the workspace, in whole MiB, e.g. 2G; more is refused
+    #[arg(long, value_name = "SIZE", requires = "workspace", value_parser = parse_size_mib)]
+    pub(crate) quota: Option<u64>,
+    /// How many files, folders and links it may add
+    #[arg(long, value_name = "N", requires = "workspace")]
+    pub(crate) quota_files: Option<u64>,
     /// Processors
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) cpus: u32,

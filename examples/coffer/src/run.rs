@@ -118,6 +118,8 @@ fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> Sandbo
     if options.no_usual_rules {
         builder = builder.without_usual_rules();
     }
+    let bytes = options.quota.map(|mib| mib.saturating_mul(1 << 20));
+    builder = builder.quota(bytes, options.quota_files);
     if options.writable_hard_links {
         builder = builder.writable_hard_links();
     }

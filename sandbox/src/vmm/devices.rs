@@ -19,7 +19,7 @@ use super::chain;
 use super::console::Console;
 use super::files::Files;
 use super::power::Power;
-use super::share::Share;
+use super::share::{Policy, Share};
 use crate::boot::layout::{KEYBOARD_PORT, RTC_PORT, SERIAL_LINE, SERIAL_PORT, SLEEP_CONTROL_PORT};
 use crate::boot::{AnnouncedDevice, DeviceWindows};
 use crate::control::Refusal;
@@ -67,7 +67,11 @@ impl Devices {
         let rules = plan.rules.rules().map_err(caller)?;
         for (number, share) in plan.shares.iter().enumerate() {
             let root = files.take(Role::Share(number))?;
-            let policy = (rules.clone(), plan.rules.hard_links());
+            let policy = Policy {
+                rules: rules.clone(),
+                hard_links: plan.rules.hard_links(),
+                quota: plan.rules.quota(),
+            };
             let backend = Share::new(root, share, policy, plan.shares.len(), reporter);
             let backend = backend.map_err(host)?;
             machine.add(

@@ -7,11 +7,21 @@ use std::sync::{Arc, PoisonError, RwLock};
 use devices::fs::FsBackend;
 use devices::virtio::{Reader, Writer};
 use fsshare::transfer;
-use fsshare::{Config, Error, HardLinkPolicy, Limits, Observer, Owner, Reason, Rules, Server};
+use fsshare::{
+    Config, Error, HardLinkPolicy, Limits, Observer, Owner, Quota, Reason, Rules, Server,
+};
 
 use crate::plan::SharePlan;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::worker::Reporter;
+
+/// What holds for all shares.
+#[derive(Clone, Debug)]
+pub(super) struct Policy {
+    pub(super) rules: Rules,
+    pub(super) hard_links: HardLinkPolicy,
+    pub(super) quota: Quota,
+}
 
 /// A share as the device sees it.
 #[derive(Debug)]
@@ -19,8 +29,7 @@ pub(super) struct Share {
     root: OwnedFd,
     read_only: bool,
     owner: Owner,
-    rules: Rules,
-    hard_links: HardLinkPolicy,
+    policy: Policy,
     observer: Arc<dyn Observer>,
     limits: Limits,
     /// Replaced when the guest's driver starts over. `None` only when that failed.
@@ -32,7 +41,7 @@ impl Share {
     pub(super) fn new(
         root: OwnedFd,
         plan: &SharePlan,
-        (rules, hard_links): (Rules, HardLinkPolicy),
+        policy: Policy,
         shares: usize,
         reporter: &Arc<Reporter>,
     ) -> Result<Self, Error> {
@@ -44,8 +53,7 @@ impl Share {
             root,
             read_only: plan.read_only,
             owner,
-            rules,
-            hard_links,
+            policy,
             observer: Arc::new(Told(Arc::clone(reporter))),
             limits: Limits {
                 shares,
@@ -63,8 +71,9 @@ impl Share {
         Server::new(Config {
             read_only: self.read_only,
             owner: self.owner,
-            rules: self.rules.clone(),
-            hard_links: self.hard_links,
+            rules: self.policy.rules.clone(),
+            hard_links: self.policy.hard_links,
+            quota: self.policy.quota,
             observer: Some(Arc::clone(&self.observer)),
             limits: self.limits,
             ..config
