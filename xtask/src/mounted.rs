@@ -17,8 +17,8 @@ use crate::{distro, host, progress::stage};
 /// How to start a server.
 #[derive(Debug)]
 pub(crate) enum Server {
-    /// `share_mount`, and its cache mode.
-    Ours(PathBuf, &'static str),
+    /// `share_mount`, and its options.
+    Ours(PathBuf, &'static [&'static str]),
     /// The program, and where its library is.
     Peer(PathBuf, PathBuf),
 }
@@ -43,8 +43,8 @@ pub(crate) fn fit(wanted: u64) -> u64 {
 }
 
 impl Server {
-    pub(crate) fn ours(programs: &Path, cache: &'static str) -> Self {
-        Self::Ours(programs.join("share_mount"), cache)
+    pub(crate) fn ours(programs: &Path, options: &'static [&'static str]) -> Self {
+        Self::Ours(programs.join("share_mount"), options)
     }
 
     /// The peer, compiled from the distribution's example.
@@ -82,8 +82,8 @@ impl Server {
         let mut command = Command::new("sh");
         command.args(["-c", MANY_DESCRIPTORS, "sh"]);
         match self {
-            Self::Ours(program, cache) => {
-                command.arg(program).args(["--cache", cache]);
+            Self::Ours(program, options) => {
+                command.arg(program).args(*options);
                 command.arg(source).arg(&at);
             }
             Self::Peer(program, library) => {

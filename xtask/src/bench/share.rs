@@ -148,7 +148,7 @@ impl Bench {
             .tempdir_in("/dev/shm")
             .context("no memory file system at /dev/shm")?;
         let bench = Self {
-            ours: Server::ours(&programs, "always"),
+            ours: Server::ours(&programs, &["--cache", "always"]),
             peer: Server::peer()?,
             project: fetch_project()?,
             programs,
