@@ -1,12 +1,15 @@
 //! Joins the share's server to the file system device.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{PoisonError, RwLock};
 
 use devices::fs::FsBackend;
 use devices::virtio::{Reader, Writer};
-use fsshare::transfer;
+use fsshare::transfer::{self, FileReply};
 use fsshare::{Config, Error, Limits, Owner, Rules, Server};
 
 use crate::plan::SharePlan;
@@ -89,6 +92,17 @@ impl transfer::Reader for In<'_, '_> {
     fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.0.read_exact(buffer).map_err(io::Error::other)
     }
+
+    fn write_to_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+    ) -> io::Result<usize> {
+        transfer::repeat(offset, len, |offset, left| {
+            self.0.write_to_file(file, offset, left)
+        })
+    }
 }
 
 struct Out<'a, 'b>(&'a mut Writer<'b>);
@@ -100,5 +114,16 @@ impl transfer::Writer for Out<'_, '_> {
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes).map_err(io::Error::other)
+    }
+
+    fn send_file(&mut self, reply: &FileReply<'_>) -> io::Result<usize> {
+        let mut place = self
+            .0
+            .reserve(FileReply::HEAD_LEN)
+            .map_err(io::Error::other)?;
+        let (head, len) =
+            reply.read_by(|file, offset, left| self.0.read_from_file(file, offset, left));
+        place.write_obj(&head).map_err(io::Error::other)?;
+        Ok(FileReply::HEAD_LEN + len)
     }
 }
