@@ -9,10 +9,13 @@
     expect(unsafe_code, reason = "passes addresses of guest RAM to the kernel")
 )]
 
-use std::fs::File;
 use std::io;
 
 use vm_memory::VolatileSlice;
+
+/// The most slices that one call takes. An array of them fits the stack, and moving so many pages
+/// takes far longer than making the call.
+pub(crate) const MAX_SLICES: usize = 64;
 
 #[cfg(unix)]
 pub use imp::{read, write};
@@ -20,25 +23,30 @@ pub use imp::{read_at, write_at};
 
 #[cfg(unix)]
 mod imp {
-    use super::{File, VolatileSlice, io};
+    use super::{MAX_SLICES, VolatileSlice, io};
     use std::os::fd::{AsFd, AsRawFd as _};
 
-    /// The most slices that one call takes on every system (`IOV_MAX`).
-    const MAX_SLICES: usize = 1024;
-
-    struct Vector(Vec<libc::iovec>);
+    /// The first slices as the system calls take them.
+    struct Vector {
+        entries: [libc::iovec; MAX_SLICES],
+        count: libc::c_int,
+    }
 
     impl Vector {
         fn new(slices: &[VolatileSlice<'_>]) -> Self {
-            let vector = slices.iter().take(MAX_SLICES).map(|slice| libc::iovec {
-                iov_base: slice.ptr_guard_mut().as_ptr().cast(),
-                iov_len: slice.len(),
-            });
-            Self(vector.collect())
-        }
-
-        fn count(&self) -> i32 {
-            i32::try_from(self.0.len()).unwrap_or(0)
+            let mut vector = Self {
+                entries: [libc::iovec {
+                    iov_base: std::ptr::null_mut(),
+                    iov_len: 0,
+                }; MAX_SLICES],
+                count: 0,
+            };
+            for (entry, slice) in vector.entries.iter_mut().zip(slices) {
+                entry.iov_base = slice.ptr_guard_mut().as_ptr().cast();
+                entry.iov_len = slice.len();
+                vector.count += 1;
+            }
+            vector
         }
     }
 
@@ -63,25 +71,27 @@ mod imp {
     ///
     /// # Errors
     /// The host's.
-    pub fn read_at(file: &File, into: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
-        let (vector, offset) = (Vector::new(into), position(offset)?);
-        // SAFETY: each entry is the address and length of a `VolatileSlice` that is borrowed for
-        // this call, hence mapped and writable; the kernel keeps none of them.
-        retry(|| unsafe {
-            libc::preadv(file.as_raw_fd(), vector.0.as_ptr(), vector.count(), offset)
-        })
+    pub fn read_at(file: &impl AsFd, into: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+        let (vector, fd) = (Vector::new(into), file.as_fd().as_raw_fd());
+        let offset = position(offset)?;
+        // SAFETY: each of the `count` entries is the address and length of a `VolatileSlice` that is
+        // borrowed for this call, hence mapped and writable; the kernel keeps none of them.
+        retry(|| unsafe { libc::preadv(fd, vector.entries.as_ptr(), vector.count, offset) })
     }
 
     /// Writes `from` at `offset` of `file`; may write less.
     ///
     /// # Errors
     /// The host's.
-    pub fn write_at(file: &File, from: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
-        let (vector, offset) = (Vector::new(from), position(offset)?);
+    pub fn write_at(
+        file: &impl AsFd,
+        from: &[VolatileSlice<'_>],
+        offset: u64,
+    ) -> io::Result<usize> {
+        let (vector, fd) = (Vector::new(from), file.as_fd().as_raw_fd());
+        let offset = position(offset)?;
         // SAFETY: as in `read_at`; the kernel only reads.
-        retry(|| unsafe {
-            libc::pwritev(file.as_raw_fd(), vector.0.as_ptr(), vector.count(), offset)
-        })
+        retry(|| unsafe { libc::pwritev(fd, vector.entries.as_ptr(), vector.count, offset) })
     }
 
     /// Reads from a stream into `into`; may read less, 0 at the end.
@@ -91,7 +101,7 @@ mod imp {
     pub fn read(stream: &impl AsFd, into: &[VolatileSlice<'_>]) -> io::Result<usize> {
         let (vector, fd) = (Vector::new(into), stream.as_fd().as_raw_fd());
         // SAFETY: as in `read_at`.
-        retry(|| unsafe { libc::readv(fd, vector.0.as_ptr(), vector.count()) })
+        retry(|| unsafe { libc::readv(fd, vector.entries.as_ptr(), vector.count) })
     }
 
     /// Writes `from` to a stream; may write less.
@@ -101,7 +111,7 @@ mod imp {
     pub fn write(stream: &impl AsFd, from: &[VolatileSlice<'_>]) -> io::Result<usize> {
         let (vector, fd) = (Vector::new(from), stream.as_fd().as_raw_fd());
         // SAFETY: as in `read_at`; the kernel only reads.
-        retry(|| unsafe { libc::writev(fd, vector.0.as_ptr(), vector.count()) })
+        retry(|| unsafe { libc::writev(fd, vector.entries.as_ptr(), vector.count) })
     }
 }
 
@@ -138,7 +148,8 @@ pub(crate) fn entropy(data: &mut [u8]) -> io::Result<()> {
 
 #[cfg(windows)]
 mod imp {
-    use super::{File, VolatileSlice, io};
+    use super::{VolatileSlice, io};
+    use std::fs::File;
     use std::os::windows::fs::FileExt as _;
 
     /// Bytes of the buffer that a copy goes through.

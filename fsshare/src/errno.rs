@@ -117,6 +117,13 @@ impl From<rustix::io::Errno> for Errno {
     }
 }
 
+#[cfg(target_os = "linux")]
+impl From<std::io::Error> for Errno {
+    fn from(error: std::io::Error) -> Self {
+        error.raw_os_error().map_or(Self::EIO, Self::from_host)
+    }
+}
+
 impl fmt::Debug for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {

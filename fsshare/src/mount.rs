@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
+use zerocopy::IntoBytes as _;
 
 use crate::server::Backing;
-use crate::transfer::Writer;
+use crate::transfer::{FileReply, Writer};
 use crate::{Server, sys};
 
 /// How long a thread looks out for the next request.
@@ -133,7 +134,7 @@ fn another_queue(first: &OwnedFd, flags: OFlags) -> io::Result<OwnedFd> {
 /// Answers requests until the share is unmounted.
 fn serve(server: &Server, queue: &Queue) {
     let room = server.longest_transfer() + OVERHEAD;
-    let mut request = vec![0; room];
+    let (mut request, mut content) = (vec![0; room], Vec::new());
     loop {
         let (device, length) = match queue.next(&mut request) {
             Ok(next) => next,
@@ -144,7 +145,12 @@ fn serve(server: &Server, queue: &Queue) {
         };
         let mut unread = request.get(..length).unwrap_or_default();
         // It fails when the request was given up meanwhile (ENOENT), or is none of FUSE; then nobody waits.
-        let _ = server.handle(&mut unread, &mut Reply { device, room });
+        let mut reply = Reply {
+            device,
+            room,
+            content: &mut content,
+        };
+        let _ = server.handle(&mut unread, &mut reply);
     }
 }
 
@@ -186,6 +192,8 @@ impl Queue {
 struct Reply<'a> {
     device: &'a OwnedFd,
     room: usize,
+    /// For what is read from files.
+    content: &'a mut Vec<u8>,
 }
 
 impl Writer for Reply<'_> {
@@ -198,8 +206,18 @@ impl Writer for Reply<'_> {
     }
 
     fn send(&mut self, head: &[u8], payload: &[u8]) -> io::Result<()> {
-        let parts = [IoSlice::new(head), IoSlice::new(payload)];
-        rustix::io::writev(self.device, &parts)?;
-        Ok(())
+        send(self.device, head, payload)
     }
+
+    fn send_file(&mut self, reply: &FileReply<'_>) -> io::Result<usize> {
+        let (head, payload) = reply.read_into(self.content);
+        send(self.device, head.as_bytes(), payload)?;
+        Ok(FileReply::HEAD_LEN + payload.len())
+    }
+}
+
+fn send(device: &OwnedFd, head: &[u8], payload: &[u8]) -> io::Result<()> {
+    let parts = [IoSlice::new(head), IoSlice::new(payload)];
+    rustix::io::writev(device, &parts)?;
+    Ok(())
 }

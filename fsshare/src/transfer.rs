@@ -3,8 +3,23 @@
 //! A virtio-fs device keeps both in guest memory, which only volatile copies may touch. So the server never sees that
 //! memory: it asks a [`Reader`] to copy out and a [`Writer`] to copy in. The device implements both over its
 //! descriptor chain; slices implement them here, for tests and for transports with ordinary buffers.
+//!
+//! What is in files the server does not even copy: it names the file, and the transport moves the bytes.
+
+#[cfg(target_os = "linux")]
+mod file;
 
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::BorrowedFd;
+
+#[cfg(target_os = "linux")]
+use zerocopy::IntoBytes as _;
+
+#[cfg(target_os = "linux")]
+pub(crate) use self::file::read_at;
+#[cfg(target_os = "linux")]
+pub use self::file::{FileReply, repeat};
 
 /// The readable part of one request, front to back.
 pub trait Reader {
@@ -17,9 +32,23 @@ pub trait Reader {
     /// [`io::ErrorKind::UnexpectedEof`] if fewer are left, or the transport's own error.
     fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// All that is left, if nobody else can change it: then it need not be copied out. It counts as read.
-    fn borrow_rest(&mut self) -> Option<&[u8]> {
-        None
+    /// Writes the next `len` bytes to `offset` of `file`, as far as the host takes them; returns how many it took. Nothing is read
+    /// after that.
+    ///
+    /// A transport that does not say how goes through a buffer of `len` bytes, for which the caller has a bound.
+    ///
+    /// # Errors
+    /// The host's, if it took none; as [`Self::read_exact`].
+    #[cfg(target_os = "linux")]
+    fn write_to_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+    ) -> io::Result<usize> {
+        let mut buffer = vec![0; len];
+        self.read_exact(&mut buffer)?;
+        file::write_at(file, &buffer, offset)
     }
 }
 
@@ -42,6 +71,20 @@ pub trait Writer {
         self.write_all(head)?;
         self.write_all(payload)
     }
+
+    /// Writes a whole reply whose payload is in a file; it fits. Returns the reply's length.
+    ///
+    /// A transport that does not say how goes through a buffer.
+    ///
+    /// # Errors
+    /// As [`Self::write_all`]. What the host says of the file is in the reply.
+    #[cfg(target_os = "linux")]
+    fn send_file(&mut self, reply: &FileReply<'_>) -> io::Result<usize> {
+        let mut buffer = Vec::new();
+        let (head, payload) = reply.read_into(&mut buffer);
+        self.send(head.as_bytes(), payload)?;
+        Ok(FileReply::HEAD_LEN + payload.len())
+    }
 }
 
 impl Reader for &[u8] {
@@ -53,8 +96,17 @@ impl Reader for &[u8] {
         io::Read::read_exact(self, buffer)
     }
 
-    fn borrow_rest(&mut self) -> Option<&[u8]> {
-        Some(std::mem::take(self))
+    #[cfg(target_os = "linux")]
+    fn write_to_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+    ) -> io::Result<usize> {
+        let parts = self.split_at_checked(len);
+        let (data, rest) = parts.ok_or(io::ErrorKind::UnexpectedEof)?;
+        *self = rest;
+        file::write_at(file, data, offset)
     }
 }
 

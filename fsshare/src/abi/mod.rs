@@ -1,6 +1,6 @@
 //! The FUSE protocol: bytes to types and back (`include/uapi/linux/fuse.h`, versions 7.31 to 7.41).
 //!
-//! [`parse()`] is the only way from a request's bytes to a [`Request`]. It checks the length that the head states
+//! [`parse()`] is the only way from a request's bytes to a [`Request`] (a WRITE's content need not be among them). It checks the length that the head states
 //! against the bytes that are there, takes each fixed structure whole, validates each name, and refuses whatever
 //! is left over. Nothing behind it looks at raw bytes again. The module does no I/O, allocates nothing while parsing, and
 //! knows nothing of the host: it decides what a request *says*, never whether it is allowed.
@@ -26,7 +26,7 @@ pub use flags::{
 pub use name::{Name, Target, XattrName};
 pub use opcode::Opcode;
 pub use operation::{Forgets, Operation};
-pub use parse::{Request, parse};
+pub use parse::{BEFORE_CONTENT, Request, has_content, parse, parse_without};
 pub use reply::{DirEntry, Listing, OUT_HEADER_LEN, head};
 
 /// Node id of the root of the share.

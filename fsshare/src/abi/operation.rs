@@ -68,12 +68,8 @@ pub enum Operation<'a> {
     TmpFile { flags: OpenFlags, mode: u32 },
     /// Reads from a file.
     Read { fh: u64, offset: u64, size: u32 },
-    /// Writes to a file.
-    Write {
-        fh: u64,
-        offset: u64,
-        data: &'a [u8],
-    },
+    /// Writes to a file: the last `size` bytes of the request.
+    Write { fh: u64, offset: u64, size: u32 },
     /// One of a file's descriptors was closed.
     Flush { fh: u64, lock_owner: u64 },
     /// Closes a file for good.

@@ -23,11 +23,28 @@ pub struct Request<'a> {
     pub operation: Operation<'a>,
 }
 
+/// Bytes in front of a WRITE's content.
+pub const BEFORE_CONTENT: usize = size_of::<wire::InHeader>() + size_of::<wire::WriteIn>();
+
+/// Whether the request that begins so is one whose content [`parse_without`] may do without: a WRITE.
+pub fn has_content(beginning: &[u8]) -> bool {
+    wire::InHeader::read_from_prefix(beginning)
+        .is_ok_and(|(header, _)| header.opcode == Opcode::Write as u32)
+}
+
 /// Parses exactly one request.
 ///
 /// # Errors
 /// [`ParseError`] says what is wrong and, where a reply is possible, to whom and with what to reply.
 pub fn parse(bytes: &[u8]) -> Result<Request<'_>, ParseError> {
+    parse_without(bytes, 0)
+}
+
+/// Parses exactly one request of which only the beginning is here; `left` bytes follow, which must be a WRITE's content.
+///
+/// # Errors
+/// As [`parse()`].
+pub fn parse_without(bytes: &[u8], left: usize) -> Result<Request<'_>, ParseError> {
     let (header, body) = wire::InHeader::read_from_prefix(bytes)
         .map_err(|_| ParseError::NoHeader { len: bytes.len() })?;
     let refused = |refusal| ParseError::Refused {
@@ -35,14 +52,14 @@ pub fn parse(bytes: &[u8]) -> Result<Request<'_>, ParseError> {
         opcode: header.opcode,
         refusal,
     };
-    if usize::try_from(header.len) != Ok(bytes.len()) {
+    if usize::try_from(header.len).ok() != bytes.len().checked_add(left) {
         return Err(refused(Refusal::Length));
     }
     if header.total_extlen != 0 {
         return Err(refused(Refusal::Extension));
     }
     let opcode = Opcode::from_number(header.opcode).ok_or_else(|| refused(Refusal::Unknown))?;
-    let operation = operation(opcode, body).map_err(refused)?;
+    let operation = operation(opcode, Body { bytes: body, left }).map_err(refused)?;
     Ok(Request {
         unique: header.unique,
         node: header.nodeid,
@@ -50,8 +67,7 @@ pub fn parse(bytes: &[u8]) -> Result<Request<'_>, ParseError> {
     })
 }
 
-fn operation(opcode: Opcode, bytes: &[u8]) -> Result<Operation<'_>, Refusal> {
-    let mut body = Body(bytes);
+fn operation(opcode: Opcode, mut body: Body<'_>) -> Result<Operation<'_>, Refusal> {
     let operation = match opcode {
         Opcode::Bmap
         | Opcode::Poll
@@ -104,7 +120,7 @@ fn operation(opcode: Opcode, bytes: &[u8]) -> Result<Operation<'_>, Refusal> {
 
 fn init<'a>(body: &mut Body<'a>) -> Result<Operation<'a>, Refusal> {
     let init: wire::InitIn = body.take()?;
-    let high = if body.0.is_empty() {
+    let high = if body.bytes.is_empty() {
         0
     } else {
         body.take::<wire::InitInExt>()?.flags2
@@ -283,7 +299,7 @@ fn transfer<'a>(opcode: Opcode, body: &mut Body<'a>) -> Result<Operation<'a>, Re
             Operation::Write {
                 fh: write.fh,
                 offset: write.offset,
-                data: body.sized(write.size)?,
+                size: body.content(write.size)?,
             }
         }
         Opcode::CopyFileRange => Operation::CopyFileRange { copy: body.take()? },
@@ -347,19 +363,33 @@ fn fallocate<'a>(request: &wire::FallocateIn) -> Operation<'a> {
 }
 
 /// What is left of a request.
-struct Body<'a>(&'a [u8]);
+struct Body<'a> {
+    bytes: &'a [u8],
+    /// Bytes behind those, which are not here.
+    left: usize,
+}
 
 impl<'a> Body<'a> {
     fn take<T: FromBytes>(&mut self) -> Result<T, Refusal> {
-        let (value, rest) = T::read_from_prefix(self.0).map_err(|_| Refusal::Truncated)?;
-        self.0 = rest;
+        let (value, rest) = T::read_from_prefix(self.bytes).map_err(|_| Refusal::Truncated)?;
+        self.bytes = rest;
         Ok(value)
     }
 
     fn bytes(&mut self, len: usize) -> Result<&'a [u8], Refusal> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(Refusal::Truncated)?;
-        self.0 = rest;
+        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(Refusal::Truncated)?;
+        self.bytes = rest;
         Ok(taken)
+    }
+
+    /// Passes over content, be it here or not; gives its size.
+    fn content(&mut self, size: u32) -> Result<u32, Refusal> {
+        let len = usize::try_from(size).map_err(|_| Refusal::Truncated)?;
+        let here = len.min(self.bytes.len());
+        self.bytes(here)?;
+        let elsewhere = len.saturating_sub(here);
+        self.left = self.left.checked_sub(elsewhere).ok_or(Refusal::Truncated)?;
+        Ok(size)
     }
 
     fn sized(&mut self, size: u32) -> Result<&'a [u8], Refusal> {
@@ -367,7 +397,7 @@ impl<'a> Body<'a> {
     }
 
     fn text(&mut self) -> Result<&'a CStr, Refusal> {
-        let text = CStr::from_bytes_until_nul(self.0).map_err(|_| Refusal::Truncated)?;
+        let text = CStr::from_bytes_until_nul(self.bytes).map_err(|_| Refusal::Truncated)?;
         self.bytes(text.to_bytes_with_nul().len())?;
         Ok(text)
     }
@@ -381,7 +411,7 @@ impl<'a> Body<'a> {
     }
 
     fn end(&self) -> Result<(), Refusal> {
-        if self.0.is_empty() {
+        if self.bytes.is_empty() && self.left == 0 {
             Ok(())
         } else {
             Err(Refusal::Trailing)

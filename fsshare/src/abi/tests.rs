@@ -317,6 +317,51 @@ fn sizes_inside_a_request_are_checked_against_it() {
 }
 
 #[test]
+fn only_the_content_of_a_write_may_be_left_out() {
+    for (opcode, body) in good_bodies() {
+        let whole = request(opcode as u32, &body);
+        let is_write = opcode == Opcode::Write;
+        assert_eq!(has_content(&whole), is_write, "{opcode:?}");
+        assert!(!has_content(&whole[..HEADER - 1]));
+        for len in HEADER..whole.len() {
+            let parsed = parse_without(&whole[..len], whole.len() - len);
+            let fits = is_write && len >= BEFORE_CONTENT;
+            assert_eq!(parsed.is_ok(), fits, "{opcode:?} without all but {len}");
+        }
+        // What follows a whole request is no part of it.
+        let longer = InHeader {
+            len: u32::try_from(whole.len() + 1).unwrap(),
+            ..InHeader::read_from_prefix(&whole).unwrap().0
+        };
+        let longer = [longer.as_bytes(), &whole[HEADER..]].concat();
+        let refused = |bytes, left| parse_without(bytes, left).is_err();
+        assert!(
+            UNCHECKED.contains(&opcode) || refused(&longer, 1),
+            "{opcode:?}"
+        );
+        assert!(refused(&whole, 1) && refused(&longer, 0) && refused(&longer, usize::MAX));
+    }
+}
+
+#[test]
+fn a_size_is_checked_against_content_that_is_elsewhere() {
+    for size in [0, 1, 2, 3, 4, 83, 1 << 20, u32::MAX] {
+        let head = WriteIn {
+            size,
+            ..WriteIn::default()
+        };
+        let whole = request(Opcode::Write as u32, &[head.as_bytes(), b"abc"].concat());
+        let apart = parse_without(&whole[..BEFORE_CONTENT], 3);
+        let together = parse(&whole);
+        assert_eq!(
+            apart.map(|parsed| parsed.unique).map_err(|e| e.answer()),
+            together.map(|parsed| parsed.unique).map_err(|e| e.answer()),
+        );
+        assert_eq!(apart.is_ok(), size == 3, "{size}");
+    }
+}
+
+#[test]
 fn contents_arrive_as_they_were_sent() {
     let body = [
         WriteIn {
@@ -330,15 +375,18 @@ fn contents_arrive_as_they_were_sent() {
     ]
     .concat();
     let bytes = request(Opcode::Write as u32, &body);
-    let Operation::Write {
-        fh: 9,
-        offset,
-        data: b"abc",
-    } = parse(&bytes).unwrap().operation
-    else {
-        panic!("another write");
-    };
-    assert_eq!(offset, 1 << 40);
+    for here in [bytes.len(), BEFORE_CONTENT, BEFORE_CONTENT + 1] {
+        let parsed = parse_without(&bytes[..here], bytes.len() - here).unwrap();
+        let Operation::Write {
+            fh: 9,
+            offset,
+            size: 3,
+        } = parsed.operation
+        else {
+            panic!("another write");
+        };
+        assert_eq!(offset, 1 << 40);
+    }
     let body = [
         BatchForgetIn { count: 1, dummy: 0 }.as_bytes(),
         ForgetOne {

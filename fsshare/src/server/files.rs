@@ -9,11 +9,12 @@ use super::config::LockPolicy;
 use super::growth::Growth;
 use super::handles::{Open, OpenFile};
 use super::inodes::{Found, Inode};
-use super::scratch::{Answer, Scratch};
+use super::scratch::{FilePart, Scratch};
 use crate::abi::{FallocateMode, Name, OpenFlags, OpenReply, wire};
 use crate::errno::Errno;
 use crate::host::{AccessMode, File, Node};
 use crate::rules::State;
+use crate::transfer::Reader;
 
 /// Most bytes that one COPY_FILE_RANGE copies: it runs in the host's kernel and cannot be stopped. The guest asks again for the rest.
 const LONGEST_COPY: u64 = 64 << 20;
@@ -207,46 +208,44 @@ impl Server {
         opened
     }
 
-    /// READ.
+    /// READ. The content goes straight to where the reply goes, when that is sent.
     pub(super) fn read(
         &self,
         node: u64,
         fh: u64,
-        offset: u64,
-        size: u32,
-        scratch: &mut Scratch,
-    ) -> Result<Answer, Errno> {
+        (offset, size): (u64, u32),
+        scratch: &Scratch,
+    ) -> Result<FilePart, Errno> {
         let open = self.files.get(fh, node)?;
         if size > self.max_transfer {
             return Err(Errno::EINVAL);
         }
         // A reply that is shorter than asked would say that the file ends there, so what does not fit is refused.
-        let size = scratch.expect_room(size)?;
-        range(offset, size as u64, Errno::EINVAL)?;
-        open.object
-            .read_at(scratch.content(size), offset)
-            .map(Answer::Content)
+        let len = scratch.expect_room(size)?;
+        range(offset, len as u64, Errno::EINVAL)?;
+        Ok(FilePart { open, offset, len })
     }
 
-    /// WRITE.
+    /// WRITE, of what `content` begins with.
     pub(super) fn write(
         &self,
         node: u64,
         fh: u64,
-        offset: u64,
-        data: &[u8],
+        (offset, size): (u64, u32),
+        content: &mut dyn Reader,
     ) -> Result<wire::WriteOut, Errno> {
         let open = self.files.get(fh, node)?;
-        if data.len() as u64 > self.max_transfer.into() {
+        if size > self.max_transfer {
             return Err(Errno::EINVAL);
         }
-        range(offset, data.len() as u64, Errno::EFBIG)?;
+        range(offset, size.into(), Errno::EFBIG)?;
         open.before_change(&self.host)?;
-        let growth = self.growth(&open.inode, |size| {
-            let begin = if open.appends { size } else { offset };
-            begin.saturating_add(data.len() as u64)
+        let growth = self.growth(&open.inode, |present| {
+            let begin = if open.appends { present } else { offset };
+            begin.saturating_add(size.into())
         })?;
-        let written = open.object.write_at(data, offset)?;
+        let len = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
+        let written = open.object.write_from(content, offset, len)?;
         growth.map_or(Ok(()), Growth::settle)?;
         Ok(wire::WriteOut {
             size: u32::try_from(written).unwrap_or(u32::MAX),

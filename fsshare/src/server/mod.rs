@@ -38,7 +38,7 @@ use self::quota::Usage;
 use self::refusals::Refusals;
 use self::scratch::{Answer, Pool, Scratch};
 use self::session::Session;
-use crate::abi::{self, Operation, Request, wire};
+use crate::abi::{self, Operation, ParseError, Request, wire};
 use crate::errno::Errno;
 use crate::host::{Host, Requirement};
 use crate::rules::Rules;
@@ -141,8 +141,8 @@ impl Server {
         }
     }
 
-    /// Handles one request: reads all of it from `request`, does what it says, and writes the reply, if one is due, to
-    /// `reply`. Returns the number of bytes written.
+    /// Handles one request, which is all of `request`: does what it says, and writes the reply, if one is due, to `reply`. Returns the
+    /// number of bytes written.
     ///
     /// Whatever is wrong with the request, short of its head, is told to the guest and is no error here.
     ///
@@ -150,16 +150,13 @@ impl Server {
     /// [`Error::Request`], [`Error::NoRoom`] or [`Error::Transfer`]: there is no reply. The server is as good as before.
     pub fn handle(&self, request: &mut dyn Reader, reply: &mut dyn Writer) -> Result<usize, Error> {
         let mut buffers = self.pool.take();
-        let most = self.longest_request();
-        let outcome = match request.borrow_rest() {
-            Some(bytes) => {
-                let bytes = bytes.get(..most).unwrap_or(bytes);
-                self.answer(bytes, &mut buffers.scratch, reply)
-            }
-            None => buffers
-                .gather(request, most)
-                .and_then(|(bytes, scratch)| self.answer(bytes, scratch, reply)),
-        };
+        let outcome =
+            buffers
+                .gather(request, self.longest_request())
+                .and_then(|(gathered, scratch)| {
+                    let parsed = abi::parse_without(gathered.bytes, gathered.left);
+                    self.answer(parsed, request, scratch, reply)
+                });
         self.pool.give(buffers);
         outcome
     }
@@ -185,16 +182,17 @@ impl Server {
 
     fn answer(
         &self,
-        bytes: &[u8],
+        parsed: Result<Request<'_>, ParseError>,
+        content: &mut dyn Reader,
         scratch: &mut Scratch,
         reply: &mut dyn Writer,
     ) -> Result<usize, Error> {
         scratch.reset(reply.available());
-        match abi::parse(bytes) {
+        match parsed {
             Ok(request) => {
                 let outcome = self.admit(&request.operation).and_then(|()| {
                     let _turn = self.turn(&request);
-                    let outcome = self.perform(&request, scratch);
+                    let outcome = self.perform(&request, content, scratch);
                     outcome.inspect_err(|errno| self.tell_refused(&request, *errno))
                 });
                 scratch.send(request.unique, outcome, reply)
@@ -224,7 +222,13 @@ impl Server {
         }
     }
 
-    fn perform(&self, request: &Request<'_>, scratch: &mut Scratch) -> Result<Answer, Errno> {
+    /// Carries a request out; `content` is what of it was not parsed.
+    fn perform(
+        &self,
+        request: &Request<'_>,
+        content: &mut dyn Reader,
+        scratch: &mut Scratch,
+    ) -> Result<Answer, Errno> {
         let node = request.node;
         match request.operation {
             Operation::Init {
@@ -264,7 +268,7 @@ impl Server {
             Operation::Access { mask } => done(self.access(node, mask)),
             Operation::Ioctl => Err(Errno::ENOTTY),
             Operation::Unsupported => Err(Errno::ENOSYS),
-            _ => self.perform_by_name(node, &request.operation, scratch),
+            _ => self.perform_by_name(node, &request.operation, content, scratch),
         }
     }
 
@@ -272,6 +276,7 @@ impl Server {
         &self,
         node: u64,
         operation: &Operation<'_>,
+        content: &mut dyn Reader,
         scratch: &mut Scratch,
     ) -> Result<Answer, Errno> {
         match *operation {
@@ -309,7 +314,7 @@ impl Server {
             }
             Operation::ListXattr { size } => self.list_xattrs(node, size, scratch),
             Operation::RemoveXattr { name } => done(self.remove_xattr(node, name)),
-            _ => self.perform_by_handle(node, operation, scratch),
+            _ => self.perform_by_handle(node, operation, content, scratch),
         }
     }
 
@@ -317,13 +322,16 @@ impl Server {
         &self,
         node: u64,
         operation: &Operation<'_>,
+        content: &mut dyn Reader,
         scratch: &mut Scratch,
     ) -> Result<Answer, Errno> {
         match *operation {
             Operation::Open { flags } => Ok(scratch.put(&self.open(node, flags)?)),
-            Operation::Read { fh, offset, size } => self.read(node, fh, offset, size, scratch),
-            Operation::Write { fh, offset, data } => {
-                Ok(scratch.put(&self.write(node, fh, offset, data)?))
+            Operation::Read { fh, offset, size } => self
+                .read(node, fh, (offset, size), scratch)
+                .map(Answer::File),
+            Operation::Write { fh, offset, size } => {
+                Ok(scratch.put(&self.write(node, fh, (offset, size), content)?))
             }
             Operation::Flush { fh, lock_owner } => done(self.flush(node, fh, lock_owner)),
             Operation::Release { fh } => done(self.close(node, fh)),

@@ -2,27 +2,39 @@
 //!
 //! A pool hands them out, so there are as many as requests were ever served at once, and none is made for a request.
 
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zerocopy::{Immutable, IntoBytes};
 
 use super::error::Error;
+use super::handles::OpenFile;
 use crate::abi::{self, OUT_HEADER_LEN};
 use crate::errno::Errno;
-use crate::transfer::{Reader, Writer};
+use crate::transfer::{FileReply, Reader, Writer};
 
 /// Longest listing that is read from the host at once, bytes.
 const LONGEST_LISTING: usize = 32 << 10;
 
 /// What follows the head of a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Answer {
     /// Nobody waits for a reply.
     Silence,
     /// What was put into the buffer for structures; maybe nothing.
     Structures,
-    /// So many bytes from the beginning of the buffer for content.
-    Content(usize),
+    /// So many bytes from the beginning of the buffer for values.
+    Value(usize),
+    /// What is in a file. It is read when the reply is sent, when the request had its turn: nobody's turn is about who reads.
+    File(FilePart),
+}
+
+/// A part of an open file. It fits the reply.
+#[derive(Debug)]
+pub(super) struct FilePart {
+    pub(super) open: Arc<OpenFile>,
+    pub(super) offset: u64,
+    pub(super) len: usize,
 }
 
 /// The buffers for the answer.
@@ -30,8 +42,8 @@ pub(super) enum Answer {
 pub(super) struct Scratch {
     /// Structures and listings.
     pub(super) structures: Vec<u8>,
-    /// Bytes of files. Only ever grows, to be cleared once and not for every request.
-    content: Vec<u8>,
+    /// Values of extended attributes. Only ever grows, to be cleared once and not for every request.
+    value: Vec<u8>,
     /// What the host's directory reading fills.
     pub(super) listing: Vec<u8>,
     /// Most bytes that may follow the head of this reply.
@@ -45,12 +57,12 @@ impl Scratch {
         Answer::Structures
     }
 
-    /// A buffer for `len` bytes of content.
-    pub(super) fn content(&mut self, len: usize) -> &mut [u8] {
-        if self.content.len() < len {
-            self.content.resize(len, 0);
+    /// A buffer for `len` bytes of a value.
+    pub(super) fn value(&mut self, len: usize) -> &mut [u8] {
+        if self.value.len() < len {
+            self.value.resize(len, 0);
         }
-        self.content.get_mut(..len).unwrap_or_default()
+        self.value.get_mut(..len).unwrap_or_default()
     }
 
     /// Checks that a reply with `size` bytes behind its head fits what the guest left for it.
@@ -76,27 +88,44 @@ impl Scratch {
         outcome: Result<Answer, Errno>,
         writer: &mut dyn Writer,
     ) -> Result<usize, Error> {
-        let payload = match outcome {
-            Ok(Answer::Silence) => return Ok(0),
-            Ok(Answer::Structures) => self.structures.as_slice(),
-            Ok(Answer::Content(len)) => self.content.get(..len).unwrap_or_default(),
-            Err(_) => &[],
-        };
+        if let Ok(Answer::Silence) = outcome {
+            return Ok(0);
+        }
         let available = writer.available();
         if available < OUT_HEADER_LEN {
             return Err(Error::NoRoom { available });
         }
-        let outcome = outcome.and(if payload.len() > self.room {
-            Err(Errno::EINVAL)
-        } else {
-            Ok(payload.len())
+        let payload = match outcome {
+            Ok(Answer::File(FilePart { open, offset, len })) => {
+                let reply = FileReply::new(unique, open.object.as_fd(), offset, len);
+                return writer.send_file(&reply).map_err(Error::Transfer);
+            }
+            Ok(Answer::Value(len)) => Ok(self.value.get(..len).unwrap_or_default()),
+            Ok(_) => Ok(self.structures.as_slice()),
+            Err(errno) => Err(errno),
+        };
+        let payload = payload.and_then(|payload| {
+            if payload.len() > self.room {
+                Err(Errno::EINVAL)
+            } else {
+                Ok(payload)
+            }
         });
-        let payload = if outcome.is_ok() { payload } else { &[] };
+        let head = abi::head(unique, payload.map(<[u8]>::len));
+        let payload = payload.unwrap_or_default();
         writer
-            .send(abi::head(unique, outcome).as_bytes(), payload)
+            .send(head.as_bytes(), payload)
             .map_err(Error::Transfer)?;
-        Ok(OUT_HEADER_LEN + outcome.unwrap_or(0))
+        Ok(OUT_HEADER_LEN + payload.len())
     }
+}
+
+/// A request as far as it is parsed.
+#[derive(Debug)]
+pub(super) struct Gathered<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Bytes that were left in the transport.
+    pub(super) left: usize,
 }
 
 /// The buffers for one request.
@@ -107,19 +136,34 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Copies the request out of the transport, `most` bytes at most: a longer one is cut and fails its length check.
+    /// Copies the request out of the transport, but for what is to go into a file. It has `most` bytes at most: a longer one is cut and
+    /// fails its length check.
     pub(super) fn gather(
         &mut self,
         reader: &mut dyn Reader,
         most: usize,
-    ) -> Result<(&[u8], &mut Scratch), Error> {
-        let len = reader.remaining().min(most);
-        if self.request.len() < len {
-            self.request.resize(len, 0);
+    ) -> Result<(Gathered<'_>, &mut Scratch), Error> {
+        let total = reader.remaining().min(most);
+        let mut len = total.min(abi::BEFORE_CONTENT);
+        self.request.clear();
+        self.append(reader, len)?;
+        // Looked at in the copy: in the transport it may be another one the next time.
+        if !abi::has_content(&self.request) {
+            self.append(reader, total - len)?;
+            len = total;
         }
-        let request = self.request.get_mut(..len).unwrap_or_default();
-        reader.read_exact(request).map_err(Error::Transfer)?;
-        Ok((request, &mut self.scratch))
+        let gathered = Gathered {
+            bytes: &self.request,
+            left: total - len,
+        };
+        Ok((gathered, &mut self.scratch))
+    }
+
+    fn append(&mut self, reader: &mut dyn Reader, len: usize) -> Result<(), Error> {
+        let begin = self.request.len();
+        self.request.resize(begin + len, 0);
+        let place = self.request.get_mut(begin..).unwrap_or_default();
+        reader.read_exact(place).map_err(Error::Transfer)
     }
 }
 

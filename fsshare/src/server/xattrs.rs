@@ -28,11 +28,11 @@ impl Server {
         }
         let len = self
             .host
-            .get_xattr(&inode.node, name, scratch.content(LONGEST_XATTR))?;
+            .get_xattr(&inode.node, name, scratch.value(LONGEST_XATTR))?;
         if size == 0 {
             told(len, scratch)
         } else {
-            given(len, size, scratch).map(|()| Answer::Content(len))
+            given(len, size, scratch).map(|()| Answer::Value(len))
         }
     }
 
@@ -60,13 +60,13 @@ impl Server {
         scratch: &mut Scratch,
     ) -> Result<Answer, Errno> {
         let inode = self.node(node)?;
-        let list = scratch.content(LONGEST_XATTR);
+        let list = scratch.value(LONGEST_XATTR);
         let len = self.host.list_xattrs(&inode.node, list)?;
         let len = keep_users(list, len);
         if size == 0 {
             told(len, scratch)
         } else {
-            given(len, size, scratch).map(|()| Answer::Content(len))
+            given(len, size, scratch).map(|()| Answer::Value(len))
         }
     }
 

@@ -11,6 +11,8 @@ use fsshare::{Config, Error, Server};
 use tempfile::TempDir;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::pieces::Pieces;
+
 /// What a guest gets: the payload, or a positive error number.
 pub(crate) type Reply<T = Vec<u8>> = Result<T, i32>;
 
@@ -24,6 +26,8 @@ pub(crate) struct Share {
     pub(crate) outside: PathBuf,
     sentinel: BTreeMap<PathBuf, String>,
     unique: AtomicU64,
+    /// Length of the pieces in which requests and replies lie, unless they are whole.
+    pieces: Option<usize>,
     _place: TempDir,
 }
 
@@ -61,8 +65,15 @@ impl Share {
             outside,
             sentinel,
             unique: AtomicU64::new(1),
+            pieces: None,
             _place: place,
         }
+    }
+
+    /// The same through a transport that moves content of files itself, in pieces of `len` bytes, or as before.
+    pub(crate) fn in_pieces(mut self, len: Option<usize>) -> Self {
+        self.pieces = len;
+        self
     }
 
     pub(crate) fn init(&self) -> wire::InitOut {
@@ -106,10 +117,7 @@ impl Share {
     pub(crate) fn raw(&self, opcode: u32, node: u64, body: &[u8], room: usize) -> Reply {
         let unique = self.unique.fetch_add(1, Ordering::Relaxed);
         let request = request(opcode, unique, node, body);
-        let mut reply = vec![0_u8; room];
-        let outcome = self
-            .server
-            .handle(&mut request.as_slice(), &mut reply.as_mut_slice());
+        let (outcome, mut reply) = self.handle(&request, room);
         let written = match outcome {
             // A malformed request that nobody waits for ends in silence, like a good one.
             Err(Error::Request(_))
@@ -143,6 +151,23 @@ impl Share {
         } else {
             Err(-head.error)
         }
+    }
+
+    /// Has the bytes of a request handled; gives what was written and the room for it.
+    pub(crate) fn handle(&self, request: &[u8], room: usize) -> (Result<usize, Error>, Vec<u8>) {
+        if let Some(len) = self.pieces {
+            let mut reply = Pieces::of(&vec![0; room], len);
+            let outcome = self
+                .server
+                .handle(&mut Pieces::of(request, len), &mut reply);
+            if let Ok(written) = outcome {
+                assert_eq!(reply.position(), written, "what counts as written");
+            }
+            return (outcome, reply.bytes());
+        }
+        let (mut request, mut reply) = (request, vec![0; room]);
+        let outcome = self.server.handle(&mut request, &mut reply.as_mut_slice());
+        (outcome, reply)
     }
 
     pub(crate) fn lookup(&self, parent: u64, name: &str) -> Reply<wire::EntryOut> {

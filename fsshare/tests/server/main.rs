@@ -15,6 +15,7 @@ mod confinement;
 mod limits;
 mod locks;
 mod operations;
+mod pieces;
 mod quota;
 mod races;
 mod random;

@@ -220,3 +220,13 @@ fn the_guest_sees_what_is_left() {
     resize(&share, node, 1 << 19).unwrap();
     assert_eq!(free(), (1 << 19, 4));
 }
+
+#[test]
+fn starting_over_gives_nothing_back() {
+    let share = limited(100, 10);
+    let (node, _) = made(&share, "f");
+    resize(&share, node, 60).unwrap();
+    share.call(Opcode::Destroy, 0, &[]).unwrap();
+    share.init();
+    assert_left(&share, 40);
+}

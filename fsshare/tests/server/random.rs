@@ -169,13 +169,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn operations_in_any_order_stay_inside(steps in steps()) {
+    fn operations_in_any_order_stay_inside(steps in steps(), pieces in prop::option::of(1_usize..100)) {
         let share = Share::with(|config| {
             config.locks = LockPolicy::Host;
             config.limits.max_inodes = 8;
             config.limits.max_held = 3;
             config.limits.max_handles = 6;
-        });
+        })
+        .in_pieces(pieces);
         // Making a whole host file system durable takes long and tells nothing here.
         for step in steps.iter().filter(|step| Opcode::ALL[step.opcode] != Opcode::SyncFs) {
             let opcode = Opcode::ALL[step.opcode];
@@ -190,9 +191,10 @@ proptest! {
 
     #[test]
     fn damaged_requests_do_no_harm(
-        damaged in prop::collection::vec((0_u32..56, 0_u64..4, prop::collection::vec(any::<u8>(), 0..120), 0_usize..300), 1..60)
+        damaged in prop::collection::vec((0_u32..56, 0_u64..4, prop::collection::vec(any::<u8>(), 0..120), 0_usize..300), 1..60),
+        pieces in prop::option::of(1_usize..100)
     ) {
-        let share = Share::new();
+        let share = Share::new().in_pieces(pieces);
         for (opcode, node, body, room) in damaged {
             if opcode != Opcode::SyncFs as u32 {
                 let _ = share.raw(opcode, node, &body, room + 16);

@@ -19,7 +19,7 @@ use super::chain;
 use super::console::Console;
 use super::files::Files;
 use super::power::Power;
-use super::share::{Policy, Share};
+use super::share::{Policy, Share, Told};
 use crate::boot::layout::{KEYBOARD_PORT, RTC_PORT, SERIAL_LINE, SERIAL_PORT, SLEEP_CONTROL_PORT};
 use crate::boot::{AnnouncedDevice, DeviceWindows};
 use crate::control::Refusal;
@@ -72,7 +72,8 @@ impl Devices {
                 hard_links: plan.rules.hard_links(),
                 quota: plan.rules.quota(),
             };
-            let backend = Share::new(root, share, policy, plan.shares.len(), reporter);
+            let told = Arc::new(Told(Arc::clone(reporter)));
+            let backend = Share::new(root, share, policy, plan.shares.len(), told);
             let backend = backend.map_err(host)?;
             machine.add(
                 "share",

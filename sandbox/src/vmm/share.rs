@@ -1,12 +1,15 @@
 //! Joins the share's server to the file system device.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use devices::fs::FsBackend;
 use devices::virtio::{Reader, Writer};
-use fsshare::transfer;
+use fsshare::transfer::{self, FileReply};
 use fsshare::{
     Config, Error, HardLinkPolicy, Limits, Observer, Owner, Quota, Reason, Rules, Server,
 };
@@ -25,16 +28,7 @@ pub(super) struct Policy {
 
 /// A share as the device sees it.
 #[derive(Debug)]
-pub(super) struct Share {
-    root: OwnedFd,
-    read_only: bool,
-    owner: Owner,
-    policy: Policy,
-    observer: Arc<dyn Observer>,
-    limits: Limits,
-    /// Replaced when the guest's driver starts over. `None` only when that failed.
-    server: RwLock<Option<Server>>,
-}
+pub(super) struct Share(Server);
 
 impl Share {
     /// A share of the directory `root`, one of `shares` in this process.
@@ -43,63 +37,44 @@ impl Share {
         plan: &SharePlan,
         policy: Policy,
         shares: usize,
-        reporter: &Arc<Reporter>,
+        observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
-        let owner = Owner {
-            uid: plan.owner.0,
-            gid: plan.owner.1,
-        };
-        let share = Self {
-            root,
+        let server = Server::new(Config {
             read_only: plan.read_only,
-            owner,
-            policy,
-            observer: Arc::new(Told(Arc::clone(reporter))),
+            owner: Owner {
+                uid: plan.owner.0,
+                gid: plan.owner.1,
+            },
+            rules: policy.rules,
+            hard_links: policy.hard_links,
+            quota: policy.quota,
+            observer: Some(observer),
             limits: Limits {
                 shares,
                 ..Limits::default()
             },
-            server: RwLock::new(None),
-        };
-        *share.server.write().unwrap_or_else(PoisonError::into_inner) = Some(share.serve()?);
-        Ok(share)
-    }
-
-    fn serve(&self) -> Result<Server, Error> {
-        let root = self.root.try_clone().map_err(Error::Root)?;
-        let config = Config::new(root);
-        Server::new(Config {
-            read_only: self.read_only,
-            owner: self.owner,
-            rules: self.policy.rules.clone(),
-            hard_links: self.policy.hard_links,
-            quota: self.policy.quota,
-            observer: Some(Arc::clone(&self.observer)),
-            limits: self.limits,
-            ..config
-        })
+            ..Config::new(root)
+        })?;
+        Ok(Self(server))
     }
 }
 
 impl FsBackend for Share {
     fn handle(&self, request: &mut Reader<'_>, reply: &mut Writer<'_>) -> usize {
-        let server = self.server.read().unwrap_or_else(PoisonError::into_inner);
-        let served = server
-            .as_ref()
-            .map(|server| server.handle(&mut In(request), &mut Out(reply)));
         // A request that cannot be answered at all is one that no driver sends; it gets no reply.
-        served.and_then(Result::ok).unwrap_or(0)
+        let served = self.0.handle(&mut In(request), &mut Out(reply));
+        served.unwrap_or(0)
     }
 
+    /// The server stays the same, so that a driver that starts over has not used less of its quota.
     fn reset(&self) {
-        let fresh = self.serve().ok();
-        *self.server.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.0.reset();
     }
 }
 
 /// Passes on to the host program what the guest was kept from.
 #[derive(Debug)]
-struct Told(Arc<Reporter>);
+pub(super) struct Told(pub(super) Arc<Reporter>);
 
 impl Observer for Told {
     fn refused(&self, refusal: &fsshare::Refusal) {
@@ -125,6 +100,17 @@ impl transfer::Reader for In<'_, '_> {
     fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.0.read_exact(buffer).map_err(io::Error::other)
     }
+
+    fn write_to_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+    ) -> io::Result<usize> {
+        transfer::repeat(offset, len, |offset, left| {
+            self.0.write_to_file(file, offset, left)
+        })
+    }
 }
 
 struct Out<'a, 'b>(&'a mut Writer<'b>);
@@ -136,5 +122,16 @@ impl transfer::Writer for Out<'_, '_> {
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes).map_err(io::Error::other)
+    }
+
+    fn send_file(&mut self, reply: &FileReply<'_>) -> io::Result<usize> {
+        let mut place = self
+            .0
+            .reserve(FileReply::HEAD_LEN)
+            .map_err(io::Error::other)?;
+        let (head, len) =
+            reply.read_by(|file, offset, left| self.0.read_from_file(file, offset, left));
+        place.write_obj(&head).map_err(io::Error::other)?;
+        Ok(FileReply::HEAD_LEN + len)
     }
 }

@@ -4,11 +4,17 @@
 //! volatile accesses (the guest may change its memory at any time, so a byte that is read twice
 //! may differ) and never leave the chain.
 
+#[cfg(unix)]
+use std::io;
+#[cfg(unix)]
+use std::os::fd::BorrowedFd;
+
 use hv_core::GuestRam;
 use vm_memory::{GuestAddress, GuestMemoryBackend as _, VolatileSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::walk::Segment;
+use crate::sys;
 
 /// A chain has fewer bytes than a request of this kind needs; the guest's fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -83,14 +89,23 @@ impl<'a> Span<'a> {
         }
     }
 
-    /// Lets `io` transfer up to `limit` bytes, and skips what it says it did.
+    /// Lets `io` transfer up to `limit` bytes, as far as they are in few enough pieces, and skips
+    /// what it says it did.
     fn transfer<E>(
         &mut self,
         limit: usize,
         io: impl FnOnce(&[VolatileSlice<'a>]) -> Result<usize, E>,
     ) -> Result<usize, E> {
-        let slices: Vec<_> = self.slices(limit).collect();
-        let done = io(&slices)?.min(limit).min(self.len);
+        let nothing: &'static mut [u8] = &mut [];
+        let mut slices = [VolatileSlice::from(nothing); sys::MAX_SLICES];
+        let (mut count, mut bytes) = (0, 0);
+        // Nothing of a buffer without bytes gets here, so no bytes means that none are left.
+        for (place, slice) in slices.iter_mut().zip(self.slices(limit)) {
+            *place = slice;
+            count += 1;
+            bytes += slice.len();
+        }
+        let done = io(slices.get(..count).unwrap_or_default())?.min(bytes);
         self.advance(done);
         Ok(done)
     }
@@ -152,7 +167,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Hands up to `limit` bytes to `io` where they are, without a copy, and skips as many as it
-    /// says it took. `io` must only read them.
+    /// says it took. They are fewer where they are in very many pieces, never 0 unless none are
+    /// left. `io` must only read them.
     ///
     /// # Errors
     /// What `io` returns; nothing is consumed then.
@@ -162,6 +178,21 @@ impl<'a> Reader<'a> {
         io: impl FnOnce(&[VolatileSlice<'a>]) -> Result<usize, E>,
     ) -> Result<usize, E> {
         self.0.transfer(limit, io)
+    }
+
+    /// Writes up to `limit` bytes from where they are to `offset` of `file`, and skips as many as it
+    /// says were written; they may be fewer.
+    ///
+    /// # Errors
+    /// The host's; nothing is consumed then.
+    #[cfg(unix)]
+    pub fn write_to_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        limit: usize,
+    ) -> io::Result<usize> {
+        self.drain_with(limit, |slices| sys::write_at(&file, slices, offset))
     }
 }
 
@@ -232,8 +263,21 @@ impl<'a> Writer<'a> {
         self.span.split_at(mid).map(|(a, b)| (part(a), part(b)))
     }
 
+    /// Leaves the next `len` bytes to the writer that this gives, to be written after what is behind
+    /// them. They count as written here, so the caller must write all of them.
+    ///
+    /// # Errors
+    /// There is less room.
+    pub fn reserve(&mut self, len: usize) -> Result<Self, ShortBuffer> {
+        let (span, rest) = self.span.split_at(len)?;
+        self.span = rest;
+        self.count(len);
+        Ok(Self { span, written: 0 })
+    }
+
     /// Lets `io` fill up to `limit` bytes where they are, without a copy, and skips as many as it
-    /// says it filled.
+    /// says it filled. They are fewer where they are in very many pieces, never 0 unless none are
+    /// left.
     ///
     /// # Errors
     /// What `io` returns; the position stays then.
@@ -244,6 +288,21 @@ impl<'a> Writer<'a> {
     ) -> Result<usize, E> {
         let done = self.span.transfer(limit, io)?;
         Ok(self.count(done))
+    }
+
+    /// Reads up to `limit` bytes at `offset` of `file` to where they belong, and skips as many as it
+    /// says were read; they may be fewer, and are 0 where the file ends.
+    ///
+    /// # Errors
+    /// The host's; the position stays then.
+    #[cfg(unix)]
+    pub fn read_from_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        limit: usize,
+    ) -> io::Result<usize> {
+        self.fill_with(limit, |slices| sys::read_at(&file, slices, offset))
     }
 
     fn advance(&mut self, done: usize) -> usize {

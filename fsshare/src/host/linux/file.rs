@@ -8,6 +8,7 @@ use rustix::io::retry_on_intr;
 use crate::abi::FallocateMode;
 use crate::errno::Errno;
 use crate::sys::{self, RecordLock};
+use crate::transfer::{self, Reader};
 
 /// A regular file that is open for I/O. Positions are always given, so threads may share it.
 #[derive(Debug)]
@@ -34,32 +35,17 @@ impl File {
 
     /// Reads until `buffer` is full or the file ends; returns the number of bytes.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
-        let mut done = 0_usize;
-        while let Some(rest @ [_, ..]) = buffer.get_mut(done..) {
-            let position = offset.checked_add(done as u64).ok_or(Errno::EINVAL)?;
-            match retry_on_intr(|| rustix::io::pread(&self.0, &mut *rest, position)) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(_) if done > 0 => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(done)
+        Ok(transfer::read_at(self.as_fd(), buffer, offset)?)
     }
 
-    /// Writes until all is written or the host refuses; returns the number of bytes.
-    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<usize, Errno> {
-        let mut done = 0_usize;
-        while let Some(rest @ [_, ..]) = data.get(done..) {
-            let position = offset.checked_add(done as u64).ok_or(Errno::EFBIG)?;
-            match retry_on_intr(|| rustix::io::pwrite(&self.0, rest, position)) {
-                Ok(0) => break,
-                Ok(written) => done += written,
-                Err(_) if done > 0 => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(done)
+    /// Writes the next `len` bytes of `content`, as far as the host takes them; returns how many.
+    pub(crate) fn write_from(
+        &self,
+        content: &mut dyn Reader,
+        offset: u64,
+        len: usize,
+    ) -> Result<usize, Errno> {
+        Ok(content.write_to_file(self.as_fd(), offset, len)?)
     }
 
     /// Cuts or extends the file.

@@ -11,7 +11,7 @@ type Step = (usize, u8);
 /// A queue with one chain: readable buffers of `lens`, then writable ones of the same. All are
 /// apart, so that writing past a buffer shows.
 fn chain_of(lens: &[u32]) -> (Bench, Vec<u8>) {
-    let mut bench = Bench::new(64);
+    let mut bench = Bench::new(256);
     let mut content = Vec::new();
     let mut index = 0;
     for flags in [0, Descriptor::WRITE] {
@@ -181,6 +181,115 @@ fn a_backend_that_does_less_moves_the_position_by_that() {
     assert_eq!(data, content[12..14]);
     assert_eq!(writer.fill_with(15, |_| Ok::<_, ()>(usize::MAX)), Ok(15));
     assert_eq!((writer.available(), writer.written()), (5, 15));
+}
+
+#[test]
+fn no_bytes_means_that_none_are_left() {
+    let mut lens = [0; 100];
+    lens[99] = 5;
+    let (bench, _) = chain_of(&lens);
+    let mut queue = bench.queue();
+    let chain = queue.pop().unwrap().unwrap();
+    let (mut reader, mut writer) = (chain.reader(), chain.writer());
+    let count = |slices: &[VolatileSlice<'_>]| Ok::<_, ()>(slices.iter().map(|s| s.len()).sum());
+    assert_eq!(reader.drain_with(9, count), Ok(5));
+    assert_eq!(writer.fill_with(9, count), Ok(5));
+    assert_eq!(reader.drain_with(9, count), Ok(0));
+}
+
+/// Repeats `step` until it moves nothing, and says how much it moved each time.
+#[cfg(unix)]
+fn each(mut step: impl FnMut(u64) -> std::io::Result<usize>) -> Vec<usize> {
+    let (mut moved, mut offset) = (Vec::new(), 0);
+    loop {
+        match step(offset).unwrap() {
+            0 => return moved,
+            count => {
+                moved.push(count);
+                offset += u64::try_from(count).unwrap();
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn files_are_written_and_read_where_the_buffers_are() {
+    use std::os::fd::AsFd as _;
+    // Of buffers that are apart, one call takes as many as it has places for.
+    for (lens, calls) in [
+        (vec![10], vec![10]),
+        (vec![7; 64], vec![448]),
+        (vec![7; 65], vec![448, 7]),
+        ((1..101).collect(), vec![2080, 2970]),
+    ] {
+        let (bench, content) = chain_of(&lens);
+        let mut queue = bench.queue();
+        let chain = queue.pop().unwrap().unwrap();
+        let (mut reader, mut writer) = (chain.reader(), chain.writer());
+        let file = tempfile::tempfile().unwrap();
+        let moved = each(|at| reader.write_to_file(file.as_fd(), at, usize::MAX));
+        assert_eq!(moved, calls);
+        assert_eq!(file.metadata().unwrap().len(), content.len() as u64);
+        let moved = each(|at| writer.read_from_file(file.as_fd(), at, usize::MAX));
+        assert_eq!(moved, calls);
+        drop(chain);
+        assert_eq!(written(&bench, &lens), content);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_transfer_with_a_file_moves_the_position_by_what_was_moved() {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::fs::FileExt as _;
+    let lens = [3; 10];
+    let (bench, content) = chain_of(&lens);
+    let before = written(&bench, &lens);
+    let mut queue = bench.queue();
+    let chain = queue.pop().unwrap().unwrap();
+    let (mut reader, mut writer) = (chain.reader(), chain.writer());
+    let file = tempfile::tempfile().unwrap();
+    let closed = std::io::pipe().unwrap().0;
+    assert!(reader.write_to_file(closed.as_fd(), 0, 4).is_err());
+    assert!(writer.read_from_file(closed.as_fd(), 0, 4).is_err());
+    assert!(writer.read_from_file(file.as_fd(), u64::MAX, 4).is_err());
+    assert_eq!(
+        (reader.remaining(), writer.available(), writer.written()),
+        (30, 30, 0)
+    );
+    reader.read_exact(&mut [0; 4]).unwrap();
+    assert_eq!(reader.write_to_file(file.as_fd(), 2, 8).unwrap(), 8);
+    assert_eq!(reader.remaining(), 18);
+    let mut there = [1; 10];
+    file.read_exact_at(&mut there, 0).unwrap();
+    assert_eq!((&there[..2], &there[2..]), (&[0; 2][..], &content[4..12]));
+    // The file ends before the room does.
+    writer.reserve(5).unwrap().write_all(b"head!").unwrap();
+    assert_eq!(writer.read_from_file(file.as_fd(), 2, 25).unwrap(), 8);
+    assert_eq!(writer.read_from_file(file.as_fd(), 10, 17).unwrap(), 0);
+    assert_eq!((writer.available(), writer.written()), (17, 13));
+    drop(chain);
+    let expected = [b"head!", &content[4..12], &before[13..]].concat();
+    assert_eq!(written(&bench, &lens), expected);
+}
+
+#[test]
+fn a_reserved_place_is_written_later_and_counts_at_once() {
+    let (bench, _) = chain_of(&[6, 6]);
+    let mut queue = bench.queue();
+    let chain = queue.pop().unwrap().unwrap();
+    let mut writer = chain.writer();
+    writer.write_all(b"ab").unwrap();
+    let mut place = writer.reserve(5).unwrap();
+    assert_eq!((writer.written(), writer.available()), (7, 5));
+    writer.write_all(b"xyz").unwrap();
+    assert_eq!((place.written(), place.available()), (0, 5));
+    assert_eq!(place.write(b"12345678"), 5);
+    assert_eq!(writer.reserve(3).unwrap_err(), ShortBuffer { missing: 1 });
+    assert_eq!((writer.written(), writer.available()), (10, 2));
+    drop(chain);
+    assert_eq!(written(&bench, &[6, 6])[..10], *b"ab12345xyz");
 }
 
 #[test]
