@@ -28,7 +28,11 @@ pub(super) struct Policy {
 
 /// A share as the device sees it.
 #[derive(Debug)]
-pub(super) struct Share(Server);
+pub(super) struct Share {
+    server: Server,
+    /// The host program's lock on the directory lasts as long as this descriptor: the server opens one of its own.
+    _root: OwnedFd,
+}
 
 impl Share {
     /// A share of the directory `root`, one of `shares` in this process.
@@ -39,6 +43,7 @@ impl Share {
         shares: usize,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
+        let served = root.try_clone().map_err(Error::Root)?;
         let server = Server::new(Config {
             read_only: plan.read_only,
             owner: Owner {
@@ -53,22 +58,25 @@ impl Share {
                 shares,
                 ..Limits::default()
             },
-            ..Config::new(root)
+            ..Config::new(served)
         })?;
-        Ok(Self(server))
+        Ok(Self {
+            server,
+            _root: root,
+        })
     }
 }
 
 impl FsBackend for Share {
     fn handle(&self, request: &mut Reader<'_>, reply: &mut Writer<'_>) -> usize {
         // A request that cannot be answered at all is one that no driver sends; it gets no reply.
-        let served = self.0.handle(&mut In(request), &mut Out(reply));
+        let served = self.server.handle(&mut In(request), &mut Out(reply));
         served.unwrap_or(0)
     }
 
     /// The server stays the same, so that a driver that starts over has not used less of its quota.
     fn reset(&self) {
-        self.0.reset();
+        self.server.reset();
     }
 }
 
