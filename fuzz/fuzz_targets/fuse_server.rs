@@ -10,7 +10,7 @@ use cofferdam_fuzz::{
     Input,
     fuse::{self, Known},
 };
-use fsshare::{Config, LockPolicy, Rules, Server};
+use fsshare::{Config, LockPolicy, Quota, Rules, Server};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 
@@ -39,6 +39,16 @@ fuzz_target!(|bytes: &[u8]| {
     let protects = bits & 16 != 0;
     if protects {
         config.rules = rules();
+    }
+    if bits & 32 != 0 {
+        // Nodes are let go of and found again.
+        config.limits.max_held = 4;
+    }
+    if bits & 64 != 0 {
+        config.quota = Quota {
+            bytes: Some(10_000),
+            inodes: Some(4),
+        };
     }
     let read_only = config.read_only;
     let server = Server::new(config).expect("a server");
