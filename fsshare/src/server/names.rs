@@ -191,15 +191,16 @@ impl Server {
         if known.is_some() || self.usage.is_none() {
             return known;
         }
-        // What it takes is given back by its node's end, so there must be one.
+        // What it takes is given back by its node's end, so there must be one. By now the name may be another file's.
+        let node = self.host.lookup(&parent.node, name).ok()?;
+        let attributes = node.attributes().ok()?;
         let is_directory = attributes.kind() == Kind::Directory;
         let found = Found {
             attributes: &attributes,
             state: self.judge(parent, name).state(is_directory),
             at: Some((parent, name)),
         };
-        let node = self.host.lookup(&parent.node, name).ok();
-        let id = self.inodes.enter(node, &found, None).ok()?;
+        let id = self.inodes.enter(Some(node), &found, None).ok()?;
         let held = self.inodes.get(&self.host, id).ok();
         self.inodes.forget(id, 1);
         held

@@ -158,7 +158,7 @@ impl Inodes {
             return Ok(id);
         }
         let place = place.map_or_else(|| self.budget.take(), Ok)?;
-        let (id, _evicted) = self.write().enter(node, found, place)?;
+        let (id, _evicted) = self.write().enter(node, found, place, &self.budget)?;
         Ok(id)
     }
 

@@ -219,6 +219,7 @@ impl Nodes {
         node: Option<Node>,
         found: &Found<'_>,
         place: Place,
+        budget: &Budget,
     ) -> Result<(u64, Option<Evicted>), Errno> {
         let slot = match self.place_of(found.attributes) {
             Some(slot) => self.renew(slot, found)?,
@@ -230,7 +231,9 @@ impl Nodes {
                     Ok((_, evicted)) => evicted,
                     Err(_) if self.table.can_be_found(slot) => None,
                     Err(errno) => {
-                        self.table.give_back(slot, 1);
+                        if self.table.give_back(slot, 1) {
+                            self.remove(slot, self.table.id(slot), budget);
+                        }
                         return Err(errno);
                     }
                 }
