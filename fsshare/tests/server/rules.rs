@@ -131,12 +131,26 @@ fn attack(share: &Share, path: &str, exists: bool) -> usize {
             outcomes.push(share.setattr(node, changes).err());
         }
         outcomes.push(share.link(node, ROOT_ID, "second").err());
+        let value = wire::SetXattrIn { size: 1, flags: 0 };
+        let set = share.ask(Opcode::SetXattr, node, &value, b"user.a\0v");
+        let removed = share.call(Opcode::RemoveXattr, node, &text("user.a"));
+        outcomes.extend([set.err(), removed.err()]);
         let is_file = !share.root.join(path).is_dir();
         assert_eq!(share.open(node, O_RDONLY).is_ok(), is_file, "{path}");
     }
     for (way, outcome) in outcomes.iter().enumerate() {
-        assert!(outcome.is_some(), "{path}: way {way} succeeded");
+        // What is not there cannot be moved away, and some ways are for other kinds of file; all else is the rule's word.
+        let expected = match outcome {
+            Some(libc::EPERM | libc::ENOTDIR | libc::EISDIR) => true,
+            Some(libc::ENOENT) => !exists,
+            _ => false,
+        };
+        assert!(expected, "{path}: way {way} gave {outcome:?}");
     }
+    let by_rule = outcomes
+        .iter()
+        .filter(|outcome| **outcome == Some(libc::EPERM));
+    assert!(by_rule.count() * 2 > outcomes.len(), "{path}: {outcomes:?}");
     outcomes.len()
 }
 
