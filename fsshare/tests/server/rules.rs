@@ -141,15 +141,13 @@ fn attack(share: &Share, path: &str, exists: bool) -> usize {
     for (way, outcome) in outcomes.iter().enumerate() {
         // What is not there cannot be moved away, and some ways are for other kinds of file; all else is the rule's word.
         let expected = match outcome {
-            Some(libc::EPERM | libc::ENOTDIR | libc::EISDIR) => true,
+            Some(EPERM | libc::ENOTDIR | libc::EISDIR) => true,
             Some(libc::ENOENT) => !exists,
             _ => false,
         };
         assert!(expected, "{path}: way {way} gave {outcome:?}");
     }
-    let by_rule = outcomes
-        .iter()
-        .filter(|outcome| **outcome == Some(libc::EPERM));
+    let by_rule = outcomes.iter().filter(|outcome| **outcome == Some(EPERM));
     assert!(by_rule.count() * 2 > outcomes.len(), "{path}: {outcomes:?}");
     outcomes.len()
 }
