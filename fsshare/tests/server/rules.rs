@@ -142,7 +142,7 @@ fn attack(share: &Share, path: &str, exists: bool) -> usize {
         // What is not there cannot be moved away, and some ways are for other kinds of file; all else is the rule's word.
         let expected = match outcome {
             Some(EPERM | libc::ENOTDIR | libc::EISDIR) => true,
-            Some(libc::ENOENT) => !exists,
+            Some(ENOENT) => !exists,
             _ => false,
         };
         assert!(expected, "{path}: way {way} gave {outcome:?}");
