@@ -22,7 +22,7 @@ pub enum RefusalReason {
 pub struct Refusal {
     /// Why.
     pub reason: RefusalReason,
-    /// The path below the share's root, safe to print, at most 4 KiB of it.
+    /// The path below the share's root, safe to print; of a long one the first 300 characters.
     pub path: String,
 }
 

@@ -2,9 +2,10 @@
 //! the file system below them.
 //!
 //! ```text
-//! share_load write DIRECTORY --bytes 512M        one file, 1 MiB at a time
-//! share_load read DIRECTORY --bytes 512M         the same file, from its beginning
-//! share_load random DIRECTORY --bytes 512M       the same file, 4 KiB at a time, anywhere
+//! share_load write DIRECTORY --mib 512           one file, 1 MiB at a time
+//! share_load read DIRECTORY --mib 512            the same file, from its beginning
+//! share_load random DIRECTORY --mib 512          the same file, 4 KiB at a time, anywhere
+//! share_load fill DIRECTORY --files 10000        makes the files that `stat` looks at
 //! share_load stat DIRECTORY --files 10000        64 threads stat, open and close every file
 //! share_load create DIRECTORY --files 100000     makes empty files, then removes them
 //! share_load flat DIRECTORY --files 1000000      makes empty files in one folder

@@ -162,7 +162,7 @@ pub enum LockPolicy {
 pub struct Limits {
     /// Open files and directories, and owners of record locks. One descriptor each.
     pub max_handles: usize,
-    /// Nodes that the guest holds. Some 64 bytes each.
+    /// Nodes that the guest holds. Some 50 bytes and its name each.
     pub max_inodes: usize,
     /// Nodes of which the server holds a handle: those that are open, and those used last. One descriptor each, and 1 to 2 KiB of the
     /// host kernel's memory. On a file system that does not record when a file was made, it caps all nodes.
@@ -177,7 +177,8 @@ impl Default for Limits {
     /// 16 Ki handles, 2 Mi nodes, 64 Ki of them held, one share, 1 MiB. The limit on the process's descriptors caps handles and held
     /// nodes further.
     ///
-    /// So many nodes hold the largest source trees, and let a hostile guest fill about 128 MiB of this process, and pin about
+    /// So many nodes hold the largest source trees, and let a hostile guest fill this process with about 128 MiB (650 MiB if all names have
+    /// 255 bytes), and pin about
     /// 128 MiB of the host kernel's memory, which no limit on the process counts.
     fn default() -> Self {
         Self {

@@ -52,14 +52,14 @@ impl Server {
             inode.may_change()?;
         }
         let truncates = flags.contains(OpenFlags::TRUNC);
+        if truncates {
+            self.host.drop_privilege_bits(&inode.node)?;
+        }
         let flags = if truncates && self.empty(&inode)? {
             flags - OpenFlags::TRUNC
         } else {
             flags
         };
-        if truncates {
-            self.host.drop_privilege_bits(&inode.node)?;
-        }
         let (file, attributes) = self.host.open(&inode.node, self.access_mode(flags))?;
         let what = Opened {
             privileged: flags.writes() && attributes.has_privilege_bits(),

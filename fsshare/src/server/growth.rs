@@ -58,7 +58,6 @@ impl Server {
         if self.usage.is_none() {
             return Ok(false);
         }
-        self.host.drop_privilege_bits(&inode.node)?;
         let (file, _) = self.host.open(&inode.node, AccessMode::WRITE)?;
         self.resize(inode, &file, 0).map(|()| true)
     }

@@ -2,7 +2,8 @@
 //!
 //! Bytes are those of the files' sizes, holes included, so the count is exact and no file takes more of the host's disk than it counts
 //! for (a little metadata apart). What the guest removes is given back when the file is gone: when it has no name and no handle any
-//! more. Removing what the guest did not add gives nothing.
+//! more. So the tree is never larger than it was by more than the quota; what the guest removes makes room for what it adds, also where the
+//! host had made it, and where nothing is used it gives nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -422,3 +422,48 @@ fn a_configuration_that_cannot_work_is_refused() {
     );
     assert!(server(place.path(), 4096).is_ok());
 }
+
+#[test]
+fn renaming_for_ever_does_not_fill_the_memory() {
+    let share = Share::new();
+    let names = ["a".repeat(255), "b".repeat(255)];
+    share.create(ROOT_ID, &names[0], O_RDWR, 0o644).unwrap();
+    let before = resident();
+    for round in 0..200_000 {
+        let (from, to) = (&names[round % 2], &names[(round + 1) % 2]);
+        share.rename((ROOT_ID, from), (ROOT_ID, to), 0).unwrap();
+    }
+    // All names that the file had are 50 MB.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 30 << 20, "{grown} bytes");
+}
+
+/// Bytes of this process that are in memory and no file's. Other tests run beside, with some megabytes.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib: u64 = line
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    kib << 10
+}
+
+#[test]
+fn numbers_are_not_given_again_after_starting_over() {
+    let share = Share::new();
+    let old: Vec<_> = (0..50)
+        .map(|number| share.mkdir(ROOT_ID, &number.to_string()).unwrap().nodeid)
+        .collect();
+    share.call(Opcode::Destroy, 0, &[]).unwrap();
+    share.init();
+    for number in 0..50 {
+        let new = share.lookup(ROOT_ID, &number.to_string()).unwrap().nodeid;
+        assert!(!old.contains(&new), "{new}");
+    }
+    assert_eq!(share.getattr(old[7]).err(), Some(libc::ESTALE));
+}

@@ -171,7 +171,8 @@ impl Inodes {
         place: Place,
     ) -> Result<Arc<Inode>, Errno> {
         let id = self.enter(Some(node), found, Some(place))?;
-        self.get(host, id)
+        // The guest does not learn of a node that it gets no reply for.
+        self.get(host, id).inspect_err(|_| self.forget(id, 1))
     }
 
     /// The node that this is, if the guest holds it.

@@ -295,7 +295,7 @@ impl Nodes {
         }
         let inode = self.held.remove(self.table.held(slot));
         self.table.remove(slot);
-        self.remembered -= 1;
+        self.remembered = self.remembered.saturating_sub(1);
         budget.give_back(1);
         inode
     }

@@ -176,22 +176,18 @@ impl Table {
         };
         let generation = known.generation.checked_add(1);
         *known = Slot::unused();
-        // A place whose numbers are used up stays empty.
-        if let Some(generation) = generation {
-            known.generation = generation;
+        // A place whose numbers are used up stays empty, and keeps the last.
+        known.generation = generation.unwrap_or(u32::MAX);
+        if generation.is_some() {
             self.free.push(slot);
-        }
-        if self.names.is_sparse() {
-            self.names
-                .pack(self.slots.iter_mut().map(|known| &mut known.name));
         }
     }
 
     /// Takes all places away but the root's.
     pub(super) fn remove_all_but_root(&mut self) {
         for slot in (ROOT + 1..).take(self.slots.len().saturating_sub(2)) {
-            if let Some(known) = self.at_mut(slot).filter(|known| !known.is_unused()) {
-                *known.lookups.get_mut() = 0;
+            // Also one that is forgotten and about to be removed; an empty one is in the list of the free.
+            if self.at(slot).is_some_and(|known| known.inode != 0) {
                 self.remove(slot);
             }
         }
@@ -247,8 +243,9 @@ impl Table {
 
     /// The node has another name now.
     pub(super) fn set_origin(&mut self, slot: u32, origin: Origin<'_>) -> Result<(), Errno> {
-        let name = self.names.put(origin.name)?;
+        // First, since it may move all names.
         self.set_origin_none(slot);
+        let name = self.names.put(origin.name)?;
         if let Some(known) = self.at_mut(slot) {
             known.name = name;
             known.parent = origin.parent;
@@ -262,6 +259,10 @@ impl Table {
             .at_mut(slot)
             .map(|known| std::mem::take(&mut known.name));
         self.names.discard(name.unwrap_or_default());
+        if self.names.is_sparse() {
+            self.names
+                .pack(self.slots.iter_mut().map(|known| &mut known.name));
+        }
     }
 
     /// Whether a file with these attributes is the node at this place, of which no handle is held.
