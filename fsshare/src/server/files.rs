@@ -296,8 +296,10 @@ impl Server {
         }
         let end = offset.saturating_add(length);
         let growth = self.growth(&open.inode, |size| if keeps_size { size } else { end })?;
-        open.object.allocate(mode, offset, length)?;
-        growth.map_or(Ok(()), Growth::settle)
+        let outcome = open.object.allocate(mode, offset, length);
+        // A file may have grown although the host's disk was full.
+        growth.map_or(Ok(()), Growth::settle)?;
+        outcome
     }
 
     /// LSEEK: data and holes; the guest knows the other positions itself.

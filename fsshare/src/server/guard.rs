@@ -152,8 +152,10 @@ impl Server {
             return Err(Errno::EPERM);
         }
         // What the kernel writes itself cannot be stopped any more.
-        let known = self.inodes.known(&self.host, attributes.identity);
-        if known.is_some_and(|inode| self.passthrough.is_used(inode.id)) {
+        let known = self.inodes.id_of(attributes.identity);
+        let open = self.files.inodes_of(attributes.identity);
+        let mut ids = known.into_iter().chain(open.iter().map(|inode| inode.id));
+        if ids.any(|id| self.passthrough.is_used(id)) {
             return Err(Errno::EBUSY);
         }
         let present = match present {
@@ -184,9 +186,9 @@ impl Server {
     /// Protects a file's content from all that the guest holds of it. The request that calls this runs alone.
     pub(super) fn freeze(&self, node: &Node) -> Result<(), Errno> {
         let identity = node.attributes()?.identity;
-        let known = self.inodes.known(&self.host, identity);
-        let open = self.files.inodes_of(identity);
-        for inode in known.iter().chain(&open) {
+        self.inodes.freeze(identity);
+        // Also those that the guest has forgotten, and has open.
+        for inode in self.files.inodes_of(identity) {
             inode.arrive(inode.state().frozen());
         }
         Ok(())

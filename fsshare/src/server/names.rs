@@ -222,7 +222,9 @@ impl Server {
         let (source, target) = (self.node(from.0)?, self.node(to.0)?);
         let end = |parent, name| End { parent, name };
         let checked = self.may_rename(end(&source, from.1), end(&target, to.1), mode)?;
-        let (moved, replaced) = (self.hold(&source, from.1), self.hold(&target, to.1));
+        // What is moved is found by its new name from now on, also if it could not be held.
+        let moved = self.host.attributes_at(&source.node, from.1).ok();
+        let (_held, replaced) = (self.hold(&source, from.1), self.hold(&target, to.1));
         self.host
             .rename((&source.node, from.1), (&target.node, to.1), mode)?;
         match replaced {
@@ -232,7 +234,7 @@ impl Server {
             other => self.lost(other),
         }
         if let Some(moved) = moved {
-            self.inodes.named(moved.identity(), &target, to.1);
+            self.inodes.named(moved.identity, &target, to.1);
         }
         checked.map_or(Ok(()), |node| self.freeze(&node))
     }

@@ -394,3 +394,31 @@ fn without_rules_everything_is_free() {
     assert!(share.create(ROOT_ID, ".env", O_RDWR, 0o600).is_ok());
     assert_eq!(share.mkdir(git, "hooks").err(), Some(EEXIST));
 }
+
+#[test]
+fn a_file_that_became_a_config_out_of_sight_is_frozen() {
+    let share = usual();
+    put(&share, ".git/HEAD", "ref: refs/heads/main");
+    let x = share.mkdir(ROOT_ID, "x").unwrap().nodeid;
+    let (made, fh) = share.create(x, "config", O_RDWR, 0o644).unwrap();
+    share
+        .write(made.nodeid, fh, 0, b"[user]\n\tname = a\n")
+        .unwrap();
+    share.release(made.nodeid, fh).unwrap();
+    share.forget(made.nodeid, 1);
+    // The file is known, but no handle is held, and the directory's place is given to others.
+    let listed = share.list(x, 1 << 16, true);
+    let file = listed.iter().find(|(name, _)| name == "config").unwrap().1;
+    share.forget(x, 1);
+    let y = share.mkdir(ROOT_ID, "y").unwrap().nodeid;
+    let x = share.lookup(ROOT_ID, "x").unwrap().nodeid;
+    let git = share.lookup(ROOT_ID, ".git").unwrap().nodeid;
+    share.rename((x, "config"), (git, "config"), 0).unwrap();
+    share.forget(git, 1);
+    share.forget(y, 1);
+    let git = share.lookup(ROOT_ID, ".git").unwrap().nodeid;
+    let opened = share.open(file, O_RDWR);
+    assert!(matches!(opened, Err(EPERM | libc::ESTALE)), "{opened:?}");
+    let config = share.lookup(git, "config").unwrap().nodeid;
+    assert_eq!(share.open(config, O_RDWR), Err(EPERM));
+}

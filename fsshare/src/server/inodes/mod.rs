@@ -177,11 +177,7 @@ impl Inodes {
 
     /// The node that this is, if the guest holds it.
     pub(super) fn known(&self, host: &Host, identity: Identity) -> Option<Arc<Inode>> {
-        let id = {
-            let nodes = self.read();
-            nodes.table.find(identity).map(|slot| nodes.table.id(slot))
-        };
-        self.get(host, id?).ok()
+        self.get(host, self.id_of(identity)?).ok()
     }
 
     /// Counts one more lookup of a node that the guest holds, or held until a moment ago.
@@ -203,6 +199,17 @@ impl Inodes {
                 table.set_origin_none(slot);
             }
         }
+    }
+
+    /// The number of the node that this is, if the guest holds it.
+    pub(super) fn id_of(&self, identity: Identity) -> Option<u64> {
+        let nodes = self.read();
+        nodes.table.find(identity).map(|slot| nodes.table.id(slot))
+    }
+
+    /// Nothing changes the content of the node any more. It needs no handle, so nothing that a guest does can keep it from being done.
+    pub(super) fn freeze(&self, identity: Identity) {
+        self.write().freeze(identity);
     }
 
     /// The node has lost a name, by the guest's doing.

@@ -288,6 +288,21 @@ impl Nodes {
         }
     }
 
+    pub(super) fn freeze(&mut self, identity: Identity) {
+        let Some(slot) = self.table.find(identity) else {
+            return;
+        };
+        let state = self.table.state(slot).frozen();
+        if self.table.set_state(slot, state).is_err() {
+            // Then it must not be found without it.
+            self.table.set_origin_none(slot);
+            self.table.disown(slot);
+        }
+        if let Some(held) = self.held(slot) {
+            held.arrive(held.state().frozen());
+        }
+    }
+
     /// Removes the node if the guest has forgotten it.
     pub(super) fn remove(&mut self, slot: u32, id: u64, budget: &Budget) -> Option<Arc<Inode>> {
         if self.table.id(slot) != id || !self.table.is_forgotten(slot) {

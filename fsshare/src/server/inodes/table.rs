@@ -26,6 +26,8 @@ struct Slot {
     generation: u32,
     /// Place of the directory in which the node was found.
     parent: u32,
+    /// That directory's generation: another that gets its place is none of this node's.
+    parent_generation: u32,
     /// Its name there, if it still has one.
     name: NameAt,
     birth: Birth,
@@ -85,8 +87,11 @@ impl Table {
 
     /// The number of the node at this place.
     pub(super) fn id(&self, slot: u32) -> u64 {
-        let generation = self.at(slot).map_or(0, |known| known.generation);
-        u64::from(generation) << 32 | u64::from(slot)
+        u64::from(self.generation(slot)) << 32 | u64::from(slot)
+    }
+
+    fn generation(&self, slot: u32) -> u32 {
+        self.at(slot).map_or(0, |known| known.generation)
     }
 
     /// The place of the node that this is, or was.
@@ -114,6 +119,7 @@ impl Table {
             lookups: AtomicU32::new(1),
             generation: 0,
             parent: origin.map_or(0, |origin| origin.parent),
+            parent_generation: origin.map_or(0, |origin| self.generation(origin.parent)),
             name: NameAt::default(),
             birth: Birth::of(attributes.born),
             held: HeldAt::default(),
@@ -235,6 +241,9 @@ impl Table {
     pub(super) fn origin(&self, slot: u32) -> Option<Origin<'_>> {
         let known = self.at(slot)?;
         let name = self.names.get(known.name)?;
+        if self.generation(known.parent) != known.parent_generation {
+            return None;
+        }
         Some(Origin {
             parent: known.parent,
             name,
@@ -246,9 +255,11 @@ impl Table {
         // First, since it may move all names.
         self.set_origin_none(slot);
         let name = self.names.put(origin.name)?;
+        let parent_generation = self.generation(origin.parent);
         if let Some(known) = self.at_mut(slot) {
             known.name = name;
             known.parent = origin.parent;
+            known.parent_generation = parent_generation;
         }
         Ok(())
     }
@@ -355,6 +366,7 @@ impl Slot {
             lookups: AtomicU32::new(0),
             generation: 0,
             parent: 0,
+            parent_generation: 0,
             name: NameAt::NOWHERE,
             birth: Birth(0),
             held: HeldAt::NOWHERE,
