@@ -1,6 +1,6 @@
 //! Changes of a file's size, counted against the quota if there is one.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use super::Server;
 use super::inodes::Inode;
@@ -14,7 +14,7 @@ pub(super) struct Growth<'a> {
     inode: &'a Inode,
     before: u64,
     charge: Charge<'a>,
-    _size: MutexGuard<'a, ()>,
+    _size: Option<MutexGuard<'a, ()>>,
 }
 
 impl Server {
@@ -27,7 +27,7 @@ impl Server {
         let Some(usage) = &self.usage else {
             return Ok(None);
         };
-        let size = inode.size.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = inode.size_lock();
         let before = inode.node.attributes()?.size;
         let bytes = end(before).saturating_sub(before);
         Ok(Some(Growth {

@@ -20,6 +20,16 @@ pub struct Quota {
     pub inodes: Option<u64>,
 }
 
+/// The nodes of one file.
+#[derive(Debug, Default)]
+struct Life {
+    nodes: usize,
+    size: SizeLock,
+}
+
+/// Held by whoever changes a file's size, by whichever of its nodes.
+pub(super) type SizeLock = Arc<Mutex<()>>;
+
 /// What was added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Added {
@@ -33,7 +43,7 @@ pub(super) struct Usage {
     quota: Quota,
     used: Mutex<Added>,
     /// How many nodes of a file there are: one, or more if the guest forgot one that is still open.
-    living: Mutex<HashMap<Identity, usize>>,
+    living: Mutex<HashMap<Identity, Life>>,
 }
 
 /// Something that was counted before it was made; dropping it takes it back.
@@ -92,17 +102,21 @@ impl Usage {
     }
 
     /// There is one more node of the file.
-    pub(super) fn begins(&self, identity: Identity) {
-        *self.living().entry(identity).or_default() += 1;
+    pub(super) fn begins(&self, identity: Identity) -> SizeLock {
+        let mut living = self.living();
+        let life = living.entry(identity).or_default();
+        life.nodes += 1;
+        Arc::clone(&life.size)
     }
 
     /// There is one node less of the file, with these attributes at last. Without a name it is gone with the last of them.
     pub(super) fn ends(&self, identity: Identity, last: Option<&Attributes>) {
         let mut living = self.living();
-        let others = living.get(&identity).map_or(0, |count| count - 1);
-        if others > 0 {
-            living.insert(identity, others);
-            return;
+        if let Some(life) = living.get_mut(&identity) {
+            life.nodes -= 1;
+            if life.nodes > 0 {
+                return;
+            }
         }
         living.remove(&identity);
         if let Some(last) = last.filter(|last| last.links == 0) {
@@ -110,7 +124,7 @@ impl Usage {
         }
     }
 
-    fn living(&self) -> MutexGuard<'_, HashMap<Identity, usize>> {
+    fn living(&self) -> MutexGuard<'_, HashMap<Identity, Life>> {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

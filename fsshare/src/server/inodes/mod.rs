@@ -14,14 +14,14 @@ mod nodes;
 mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::nodes::{Nodes, Way};
 use self::table::Origin;
 use super::budget::{Budget, Place};
 use super::config::{HardLinkPolicy, Limits};
 use super::locks::LockOwners;
-use super::quota::Usage;
+use super::quota::{SizeLock, Usage};
 use crate::abi::{Name, ROOT_ID};
 use crate::errno::Errno;
 use crate::host::{Attributes, Host, Identity, Kind, Node};
@@ -42,10 +42,8 @@ pub(super) struct Inode {
     /// What the rules say of it and of what is below it; bits of a [`State`].
     state: AtomicU64,
     identity: Identity,
-    /// Held by whoever changes the file's size, where that is counted.
-    pub(super) size: Mutex<()>,
-    /// Where its end is counted.
-    usage: Option<Arc<Usage>>,
+    /// Where its end is counted, and the lock on its size.
+    usage: Option<(Arc<Usage>, SizeLock)>,
 }
 
 /// What was found.
@@ -281,17 +279,30 @@ impl Inode {
         state: State,
         usage: Option<Arc<Usage>>,
     ) -> Self {
-        if let Some(usage) = &usage {
-            usage.begins(identity);
-        }
+        let usage = usage.map(|usage| {
+            let size = usage.begins(identity);
+            (usage, size)
+        });
         Self {
             id,
             node,
             locks: Mutex::default(),
             state: AtomicU64::new(state.bits()),
             identity,
-            size: Mutex::default(),
             usage,
+        }
+    }
+
+    /// Held by whoever changes the file's size, where that is counted.
+    pub(super) fn size_lock(&self) -> Option<MutexGuard<'_, ()>> {
+        let (_, size) = self.usage.as_ref()?;
+        Some(size.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The file was gone before there was this node, which does not count then.
+    fn never_was(&mut self) {
+        if let Some((usage, _)) = self.usage.take() {
+            usage.ends(self.identity, None);
         }
     }
 
@@ -311,14 +322,14 @@ impl Inode {
     }
 
     /// The owners of record locks, for the caller alone.
-    pub(super) fn lock_owners(&self) -> std::sync::MutexGuard<'_, LockOwners> {
+    pub(super) fn lock_owners(&self) -> MutexGuard<'_, LockOwners> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        if let Some(usage) = &self.usage {
+        if let Some((usage, _)) = &self.usage {
             usage.ends(self.identity, self.node.attributes().ok().as_ref());
         }
     }

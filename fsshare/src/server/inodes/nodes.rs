@@ -121,20 +121,26 @@ impl Nodes {
         if let Some(held) = self.held(step.slot) {
             return Ok((Arc::clone(held), None));
         }
-        self.take_hold(step.slot, node, attributes.identity)
+        self.take_hold(step.slot, node, attributes)
     }
 
     pub(super) fn take_hold(
         &mut self,
         slot: u32,
         node: Node,
-        identity: Identity,
+        attributes: &Attributes,
     ) -> Result<(Arc<Inode>, Option<Evicted>), Errno> {
         let Self {
             table, held, usage, ..
         } = self;
         let (id, state) = (table.id(slot), table.state(slot));
-        let inode = Arc::new(Inode::new(id, node, identity, state, usage.clone()));
+        let mut inode = Inode::new(id, node, attributes.identity, state, usage.clone());
+        // Between its being found and this, another thread may have removed the file, and what it took may have been given back.
+        if usage.is_some() && attributes.links > 0 && inode.node.attributes()?.links == 0 {
+            inode.never_was();
+            return Err(Errno::ENOENT);
+        }
+        let inode = Arc::new(inode);
         let (at, evicted) =
             held.insert(slot, Arc::clone(&inode), |other| table.can_be_found(other))?;
         table.set_held(slot, at);
@@ -227,7 +233,7 @@ impl Nodes {
         };
         let evicted = match node {
             Some(node) if self.held(slot).is_none() => {
-                match self.take_hold(slot, node, found.attributes.identity) {
+                match self.take_hold(slot, node, found.attributes) {
                     Ok((_, evicted)) => evicted,
                     Err(_) if self.table.can_be_found(slot) => None,
                     Err(errno) => {
