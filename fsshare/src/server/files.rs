@@ -12,7 +12,7 @@ use super::inodes::{Found, Inode};
 use super::scratch::{FilePart, Scratch};
 use crate::abi::{FallocateMode, Name, OpenFlags, OpenReply, wire};
 use crate::errno::Errno;
-use crate::host::{AccessMode, File, Node};
+use crate::host::{AccessMode, Attributes, File, Node};
 use crate::rules::State;
 use crate::transfer::Reader;
 
@@ -161,17 +161,11 @@ impl Server {
         &self,
         file: File,
         node: Node,
-        (state, at): (State, Option<(&Inode, Name<'_>)>),
+        at: (State, Option<(&Inode, Name<'_>)>),
         flags: OpenFlags,
         places: (Place, Place),
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
-        let attributes = node.attributes()?;
-        let found = Found {
-            attributes: &attributes,
-            state,
-            at,
-        };
-        let inode = self.inodes.adopt(&self.host, node, &found, places.0)?;
+        let (inode, attributes) = self.adopted(node, at, places.0)?;
         let entry = self.entry_out(inode.id, &attributes);
         let what = Opened {
             privileged: false,
@@ -181,21 +175,32 @@ impl Server {
         Ok((entry, self.opened(inode, file, what, places.1)))
     }
 
-    /// Opens what CREATE found to be there.
-    fn open_found(
+    /// The node of what was made or found, with what the guest is told of it.
+    fn adopted(
         &self,
         node: Node,
         (state, at): (State, Option<(&Inode, Name<'_>)>),
-        flags: OpenFlags,
-        places: (Place, Place),
-    ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
+        place: Place,
+    ) -> Result<(Arc<Inode>, Attributes), Errno> {
         let attributes = node.attributes()?;
         let found = Found {
             attributes: &attributes,
             state,
             at,
         };
-        let inode = self.inodes.adopt(&self.host, node, &found, places.0)?;
+        let inode = self.inodes.adopt(&self.host, node, &found, place)?;
+        Ok((inode, attributes))
+    }
+
+    /// Opens what CREATE found to be there.
+    fn open_found(
+        &self,
+        node: Node,
+        at: (State, Option<(&Inode, Name<'_>)>),
+        flags: OpenFlags,
+        places: (Place, Place),
+    ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
+        let (inode, _) = self.adopted(node, at, places.0)?;
         let id = inode.id;
         let opened = self.open_node(inode, flags, places.1).and_then(|open| {
             let attributes = self.inodes.attributes(&self.host, id)?;
