@@ -35,6 +35,8 @@ errnos! {
     ENOENT = 2;
     /// Input/output error.
     EIO = 5;
+    /// No such position.
+    ENXIO = 6;
     /// Argument list or value too long.
     E2BIG = 7;
     /// Bad file descriptor: a file handle that is not open, or open for something else.

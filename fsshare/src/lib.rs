@@ -28,6 +28,8 @@ pub mod errno;
 mod host;
 #[cfg(all(target_os = "linux", feature = "fuse-mount"))]
 pub mod mount;
+#[cfg(target_os = "linux")]
+mod overlay;
 mod rules;
 #[cfg(target_os = "linux")]
 mod server;
@@ -35,6 +37,11 @@ mod server;
 mod sys;
 pub mod transfer;
 
+#[cfg(target_os = "linux")]
+pub use overlay::{
+    ApplyError, Caution, Change, Changes, ChangesError, Content, FileKind, FileState, OnConflict,
+    What,
+};
 pub use rules::{RuleError, Rules};
 #[cfg(target_os = "linux")]
 pub use server::{

@@ -17,7 +17,7 @@ use rustix::path::DecInt;
 pub(crate) use directory::{Directory, Next};
 pub(crate) use file::{File, LockRequest};
 
-use super::{Attributes, Identity, Kind, Space, Time};
+use super::{Attributes, Identity, Kind, Layer, Space, Time};
 use crate::abi::{Name, OpenFlags};
 use crate::errno::Errno;
 
@@ -79,6 +79,12 @@ impl AccessMode {
         host.set(OFlags::DSYNC, flags.contains(OpenFlags::DSYNC));
         Self(host)
     }
+
+    /// Whether what is opened so may be changed, or is by the open itself.
+    pub(crate) fn changes(self) -> bool {
+        self.0
+            .intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC)
+    }
 }
 
 /// Something that this module needs of the machine and that is not there.
@@ -88,6 +94,8 @@ pub(crate) enum Requirement {
     Proc,
     /// `openat2` and mounts' numbers (Linux 5.8), or a root that is a directory.
     Confinement,
+    /// A directory for changes, whose file system keeps FIFOs and a directory's set-user-id, and says of what type an entry is.
+    Changes,
 }
 
 /// The calls that need more than a node.
@@ -304,6 +312,7 @@ impl Attributes {
             modified: time(stat.stx_mtime),
             changed: time(stat.stx_ctime),
             born: has_birth.then(|| time(stat.stx_btime)),
+            layer: Layer::Only,
         }
     }
 }

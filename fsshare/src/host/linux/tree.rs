@@ -1,12 +1,14 @@
 //! Changes to names and attributes.
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{
+    Access, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+};
 use rustix::path::DecInt;
 
 use super::{AccessMode, CONFINED, File, Host, Kind, Node, OPEN};
 use crate::abi::{Name, RenameMode, Target};
 use crate::errno::Errno;
-use crate::host::{NewTime, SETTABLE_MODE};
+use crate::host::{NewTime, OPAQUE, SETTABLE_MODE};
 
 /// What a new file may not have: an old content, an old type, or an open that waits.
 const FRESH: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW);
@@ -94,6 +96,18 @@ impl Host {
         self.lookup(parent, name)
     }
 
+    /// Makes a FIFO, which stands for something and is never opened.
+    pub(crate) fn make_fifo(&self, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
+        let mode = Mode::RUSR;
+        Ok(rustix::fs::mknodat(
+            parent,
+            name.as_c_str(),
+            FileType::Fifo,
+            mode,
+            0,
+        )?)
+    }
+
     /// Gives `node` another name.
     pub(crate) fn link(&self, node: &Node, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
         // By way of the descriptor's own link: an empty path would need a capability.
@@ -161,7 +175,19 @@ impl Host {
         if node.attributes()?.kind() == Kind::Symlink {
             return Err(Errno::EOPNOTSUPP);
         }
-        let mode = Mode::from_bits_truncate(mode & SETTABLE_MODE);
+        self.change_mode(node, mode & SETTABLE_MODE)
+    }
+
+    /// Sets the permission bits of a directory that is to be [opaque](super::Attributes::is_opaque).
+    pub(crate) fn set_opaque_mode(&self, directory: &Node, mode: u32) -> Result<(), Errno> {
+        if directory.attributes()?.kind() != Kind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        self.change_mode(directory, mode & SETTABLE_MODE | OPAQUE)
+    }
+
+    fn change_mode(&self, node: &Node, mode: u32) -> Result<(), Errno> {
+        let mode = Mode::from_bits_truncate(mode);
         Ok(rustix::fs::chmodat(
             &self.descriptors,
             DecInt::from_fd(node),
