@@ -18,7 +18,7 @@ use crate::error::{EndReason, Error, Result};
 use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
 use crate::protocol::{BootFacts, Configure, Mount, Octets};
 use crate::refusal::Refusal;
-use crate::text::printable;
+use crate::text::{printable, printable_path};
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
 use crate::worker::WORKER_VARIABLE;
 
@@ -326,7 +326,7 @@ impl Watched {
         if refusals.len() < MAX_REFUSALS {
             refusals.push(Refusal {
                 reason: refusal.reason,
-                path: printable(&refusal.path),
+                path: printable_path(&refusal.path),
             });
         }
     }
