@@ -17,6 +17,7 @@ use xshell::{Shell, cmd};
 use super::{
     probe::build_release,
     report::{Row, Target},
+    samples::median,
 };
 use crate::{
     host::{self, Need},
@@ -225,7 +226,10 @@ impl Bench {
             }
             Ok(())
         })?;
-        let medians: Vec<f64> = taken.iter_mut().map(|seconds| median(seconds)).collect();
+        let medians: Vec<f64> = taken
+            .iter_mut()
+            .filter_map(|seconds| median(seconds))
+            .collect();
         let [ours, peer, ref native @ ..] = medians[..] else {
             bail!("{} was not measured", load.what);
         };
@@ -321,9 +325,4 @@ fn packed(metadata: &serde_json::Value) -> Option<PathBuf> {
         .join(registry.file_name()?)
         .join(format!("{name}.crate"));
     file.exists().then_some(file)
-}
-
-fn median(seconds: &mut [f64]) -> f64 {
-    seconds.sort_unstable_by(f64::total_cmp);
-    seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
 }
