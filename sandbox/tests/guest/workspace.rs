@@ -63,7 +63,7 @@ async fn an_overlay_takes_the_changes(fixture: &Fixture) -> Result<()> {
         overlay.display()
     );
     let answer = guest.answer(&script).await?;
-    if answer != "seven\nX\n89\nErrno 18\n89\nnew" {
+    if answer != "seven\nX\n90\nErrno 18\n90\nnew" {
         bail!("{answer}");
     }
     if fs::read_dir(overlay.join("d"))?.count() != 201 || fs::read(overlay.join("d/7"))? != b"7" {
