@@ -23,13 +23,13 @@
 //! and so exists on Linux only, as yet.
 
 pub mod abi;
+#[cfg(target_os = "linux")]
+mod changes;
 pub mod errno;
 #[cfg(target_os = "linux")]
 mod host;
 #[cfg(all(target_os = "linux", feature = "fuse-mount"))]
 pub mod mount;
-#[cfg(target_os = "linux")]
-mod overlay;
 mod rules;
 #[cfg(target_os = "linux")]
 mod server;
@@ -38,9 +38,9 @@ mod sys;
 pub mod transfer;
 
 #[cfg(target_os = "linux")]
-pub use overlay::{
-    ApplyError, Caution, Change, Changes, ChangesError, Content, FileKind, FileState, OnConflict,
-    What,
+pub use changes::{
+    ApplyError, Caution, Change, Changes, ChangesError, ChangesInPlace, Content, FileKind,
+    FileState, OnConflict, What, changes_in_place,
 };
 pub use rules::{RuleError, Rules};
 #[cfg(target_os = "linux")]

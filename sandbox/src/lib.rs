@@ -93,17 +93,19 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use sandbox::changes::{OnConflict, What};
+//! use sandbox::changes::{Change, OnConflict, WorkspaceChanges};
 //! use sandbox::{ExecSpec, Sandbox};
 //!
 //! let sandbox = Sandbox::builder().overlay("/srv/project", "/srv/changes").start().await?;
 //! sandbox.output(ExecSpec::new("make").directory("/srv/project")).await?;
 //! for (workspace, changes) in sandbox.changes()? {
 //!     for change in changes.list() {
-//!         println!("{:?} {:?}/{:?}", change.what, workspace, change.path);
+//!         println!("{:?} {:?} in {workspace:?}", change.what, change.path);
 //!     }
-//!     let wanted = |change: &sandbox::changes::Change| change.caution.is_none() && change.what != What::Deleted;
-//!     for (change, error) in changes.apply(wanted, OnConflict::Keep)? {
+//!     // In a workspace without an overlay they are made already.
+//!     let WorkspaceChanges::Overlay(changes) = changes else { continue };
+//!     let harmless = |change: &Change| change.caution.is_none();
+//!     for (change, error) in changes.apply(harmless, OnConflict::Keep)? {
 //!         eprintln!("{:?}: {error}", change.path);
 //!     }
 //! }

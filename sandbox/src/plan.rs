@@ -57,6 +57,8 @@ pub(crate) enum Role {
     Share(usize),
     /// The directory that takes the guest's changes to that share.
     Changes(usize),
+    /// The file in which is written down what the guest changes in the directory itself.
+    Journal(usize),
 }
 
 /// One directory tree that the guest may mount.

@@ -13,8 +13,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::agent::{AgentClient, ExecSpec, Output, Process};
-use crate::changes::{Changes, Overlay};
-use crate::config::{self, GuestFiles, SandboxBuilder, ShareMode};
+use crate::changes::{Changed, WorkspaceChanges};
+use crate::config::{GuestFiles, SandboxBuilder};
 use crate::control::{MachineEnd, Report};
 use crate::error::{EndReason, Error, Result};
 use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
@@ -44,7 +44,7 @@ pub struct Sandbox {
     facts: BootFacts,
     watched: Watched,
     worker: Option<u32>,
-    overlays: Vec<Overlay>,
+    changed: Vec<Changed>,
     _supervision: Supervision,
 }
 
@@ -104,6 +104,7 @@ impl Sandbox {
             console,
             console_log,
             files,
+            changed,
             ..
         } = prepared;
         // While we held the worker's ends, its streams would not end with it.
@@ -119,7 +120,7 @@ impl Sandbox {
             facts,
             watched,
             worker,
-            overlays: overlays(&config),
+            changed,
             _supervision: supervision,
         })
     }
@@ -201,14 +202,12 @@ impl Sandbox {
         self.watched.refusals().clone()
     }
 
-    /// What the guest has changed so far in each workspace that it has as an overlay.
+    /// What the guest has changed so far in each workspace that is not read-only.
     ///
     /// # Errors
     /// A workspace, or the directory with its changes, is not there any more or cannot be used.
-    pub fn changes(&self) -> Result<Vec<(PathBuf, Changes)>> {
-        let overlays = self.overlays.iter();
-        let read = |overlay: &Overlay| Ok((overlay.workspace.clone(), overlay.read()?));
-        overlays.map(read).collect()
+    pub fn changes(&self) -> Result<Vec<(PathBuf, WorkspaceChanges)>> {
+        self.changed.iter().map(Changed::read).collect()
     }
 
     /// The process id of the vmm worker.
@@ -274,17 +273,6 @@ async fn prepare_when_free(config: &SandboxBuilder) -> Result<Prepared> {
         }
     }
     prepare(config)
-}
-
-fn overlays(config: &SandboxBuilder) -> Vec<Overlay> {
-    let overlay = |mount: &config::Mount| match &mount.mode {
-        ShareMode::Overlay { changes } => Some(Overlay {
-            workspace: mount.host.clone(),
-            changes: changes.clone(),
-        }),
-        _ => None,
-    };
-    config.mounts.iter().filter_map(overlay).collect()
 }
 
 fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sandbox::changes::{
-    Caution, Change, Changes, FileKind, FileState, OnConflict, Overlay, What, quoted, unified_diff,
-    visible,
+    Caution, Change, ChangesError, FileKind, FileState, OnConflict, Overlay, What,
+    WorkspaceChanges, quoted, unified_diff, visible,
 };
 use serde_json::{Value, json};
 
@@ -16,6 +16,8 @@ use crate::cli::{ApplyOptions, DiffOptions, OverlayOptions};
 use crate::failure::Failure;
 use crate::print::{print, say};
 
+/// Marked changes that are told of at the end of a run.
+const MOST_MARKED: usize = 16;
 /// Longest name of a directory.
 const LONGEST_NAME: usize = 255;
 
@@ -82,7 +84,7 @@ pub(crate) fn diff(options: &DiffOptions) -> Result<ExitCode, Failure> {
             print(&if is_terminal { visible(&text) } else { text })?;
         }
     }
-    say_unread(&changes);
+    say_unread(changes.unread());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -118,7 +120,7 @@ pub(crate) fn apply(options: &ApplyOptions) -> Result<ExitCode, Failure> {
             .iter()
             .for_each(|change| say(&format!("coffer:   {}", line(change))));
     }
-    say_unread(&changes);
+    say_unread(changes.unread());
     Ok(if failed.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -132,21 +134,49 @@ pub(crate) fn discard(options: &OverlayOptions) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells at the end of a run that there is something to look at.
-pub(crate) fn say_summary(changes: &Changes) {
-    let (all, marked) = (changes.list(), |change: &&Change| change.caution.is_some());
-    let marked = all.iter().filter(marked).count();
-    if !all.is_empty() {
-        say(&format!(
-            "coffer: {} paths changed, {marked} of them marked: look at them with `coffer diff`, then `coffer apply` or `coffer discard`",
-            all.len()
-        ));
+/// Tells at the end of a run what to look at.
+pub(crate) fn say_summary(changes: &WorkspaceChanges) {
+    let all = changes.list();
+    let marked: Vec<_> = all
+        .iter()
+        .filter(|change| change.caution.is_some())
+        .collect();
+    match changes {
+        WorkspaceChanges::Overlay(changes) => {
+            if !all.is_empty() {
+                say(&format!(
+                    "coffer: {} paths changed, {} of them marked: look at them with `coffer diff`, then `coffer apply` or `coffer discard`",
+                    all.len(),
+                    marked.len()
+                ));
+            }
+            say_unread(changes.unread());
+        }
+        WorkspaceChanges::InPlace(changes) => {
+            say_marked(&marked);
+            say_unread(&changes.unread);
+            if !changes.is_complete {
+                say("coffer: so many paths were changed that not all are told");
+            }
+        }
     }
-    say_unread(changes);
 }
 
-fn say_unread(changes: &Changes) {
-    for error in changes.unread() {
+fn say_marked(marked: &[&Change]) {
+    if !marked.is_empty() {
+        say(
+            "coffer: changed, and programs of the host run or obey it, or it leads out of the workspace:",
+        );
+    }
+    let shown = marked.iter().take(MOST_MARKED);
+    shown.for_each(|change| say(&format!("coffer:   {}", line(change))));
+    if let more @ 1.. = marked.len().saturating_sub(MOST_MARKED) {
+        say(&format!("coffer:   and {more} more"));
+    }
+}
+
+fn say_unread(unread: &[ChangesError]) {
+    for error in unread {
         say(&format!("coffer: not compared: {}", with_source(error)));
     }
 }

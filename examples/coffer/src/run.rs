@@ -54,10 +54,11 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     sandbox.kill();
     sandbox.wait().await;
     say_refusals(&sandbox.refusals());
-    if let Ok(overlays) = sandbox.changes() {
-        overlays
+    match sandbox.changes() {
+        Ok(workspaces) => workspaces
             .iter()
-            .for_each(|(_, changes)| changes::say_summary(changes));
+            .for_each(|(_, changes)| changes::say_summary(changes)),
+        Err(error) => say(&format!("coffer: what was changed cannot be told: {error}")),
     }
     result
 }

@@ -55,6 +55,9 @@ impl Server {
             inode.may_change()?;
         }
         let is_emptied = valid.contains(SetAttrFlags::SIZE) && changes.size == 0;
+        if valid.intersects(SetAttrFlags::SIZE | SetAttrFlags::MODE) {
+            self.note_node(&inode);
+        }
         let inode = self.own(inode, is_emptied)?;
         if valid.contains(SetAttrFlags::SIZE) {
             self.truncate(&inode, valid, changes)?;

@@ -19,6 +19,9 @@ pub struct Config {
     /// Locks are the guest's then, and a directory of the tree cannot be renamed (`EXDEV`; programs copy it). A file that is open while the host
     /// changes it may be seen in either form; the guest keeps its own form of what it has changed.
     pub overlay: Option<OwnedFd>,
+    /// A file, open for reading and appending, in which the server writes down what the guest is about to change, for
+    /// [`changes_in_place`](crate::changes_in_place). Not for an overlay, which knows.
+    pub journal: Option<OwnedFd>,
     /// Whether every request that would change the tree fails with `EROFS`.
     pub read_only: bool,
     /// Which names the guest does not see, and which it cannot change.
@@ -45,6 +48,7 @@ impl Config {
         Self {
             root,
             overlay: None,
+            journal: None,
             read_only: false,
             rules: Rules::none(),
             hard_links: HardLinkPolicy::default(),

@@ -3,7 +3,6 @@
 //! A node keeps its number when it is copied up; a file becomes another file on the host, and what the guest has open of it is opened anew.
 //! Nobody else may be half-way through something with the node meanwhile, so such a request runs alone.
 
-use std::ffi::CStr;
 use std::sync::Arc;
 
 use super::Server;
@@ -171,10 +170,6 @@ impl Server {
         if attributes.layer != Layer::Lower {
             return Ok(());
         }
-        let mut path = self.inodes.whole_path(parent.id)?;
-        path.extend_from_slice(b"/");
-        path.extend_from_slice(CStr::to_bytes(name.as_c_str()));
-        let path = path.strip_prefix(b"/").unwrap_or(&path);
-        origins.record(path, attributes)
+        origins.record(&self.path_of(parent, name)?, attributes)
     }
 }

@@ -51,6 +51,7 @@ impl Server {
         let truncates = flags.contains(OpenFlags::TRUNC);
         let inode = if flags.changes() {
             inode.may_change()?;
+            self.note_node(&inode);
             self.own(inode, truncates)?
         } else {
             inode
@@ -116,7 +117,10 @@ impl Server {
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
         let at = (state, Some((&*parent, name)));
         match self.make_file(&parent, name, flags, mode) {
-            Ok((file, node)) => self.created(file, node, at, flags, places),
+            Ok((file, node)) => {
+                self.note_new(&parent, name);
+                self.created(file, node, at, flags, places)
+            }
             Err(errno @ (Errno::EEXIST | Errno::EDQUOT)) if !flags.contains(OpenFlags::EXCL) => {
                 let node = self.host.lookup(&parent.node, name);
                 let node = node.map_err(|missing| match errno {
@@ -208,7 +212,10 @@ impl Server {
         let id = inode.id;
         let opened = self.open_node(inode, flags, places.1).and_then(|open| {
             let attributes = self.inodes.attributes(&self.host, id)?;
-            Ok((self.entry_out(id, &attributes, at.1.map(|(parent, _)| parent)), open))
+            Ok((
+                self.entry_out(id, &attributes, at.1.map(|(parent, _)| parent)),
+                open,
+            ))
         });
         if opened.is_err() {
             // The guest does not learn of the node, so its lookup does not count.

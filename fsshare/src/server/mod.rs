@@ -11,6 +11,7 @@ mod growth;
 mod guard;
 mod handles;
 mod inodes;
+mod journal;
 mod locks;
 mod names;
 mod owners;
@@ -40,9 +41,9 @@ use self::refusals::Refusals;
 use self::scratch::{Answer, Pool, Scratch};
 use self::session::Session;
 use crate::abi::{self, Operation, ParseError, Request, wire};
+use crate::changes::{self, Journal, Origins};
 use crate::errno::Errno;
 use crate::host::{Host, LONGEST_XATTR, Requirement};
-use crate::overlay::{self, Origins};
 use crate::rules::Rules;
 use crate::transfer::{Reader, Writer};
 
@@ -70,6 +71,8 @@ pub struct Server {
     refusals: Refusals,
     /// What the host had where the guest changed something, in an overlay.
     origins: Option<Origins>,
+    /// What the host had there, without an overlay, if someone wants to know.
+    journal: Option<Journal>,
     /// Who may run beside whom: see [`guard`].
     turns: RwLock<()>,
     cache: CachePolicy,
@@ -90,6 +93,7 @@ impl Server {
         let Config {
             root,
             overlay,
+            journal,
             read_only,
             rules,
             hard_links,
@@ -103,7 +107,7 @@ impl Server {
         let usage = Usage::of(quota);
         let (over, origins) = match overlay {
             Some(directory) => {
-                let (over, origins) = overlay::open(&directory, &root).map_err(Error::Overlay)?;
+                let (over, origins) = changes::open(&directory, &root).map_err(Error::Overlay)?;
                 (Some(over), Some(origins))
             }
             None => (None, None),
@@ -140,6 +144,7 @@ impl Server {
             read_only,
             rules,
             refusals: Refusals::to(observer),
+            journal: journal.filter(|_| origins.is_none()).map(Journal::new),
             origins,
             turns: RwLock::default(),
             cache,

@@ -98,6 +98,7 @@ impl Server {
             .host
             .create(&parent.node, name, mode, AccessMode::WRITE)?;
         charge.keep();
+        self.note_new(&parent, name);
         self.enter(node, (&parent, name), state, place)
     }
 
@@ -115,6 +116,7 @@ impl Server {
         let charge = self.charge_inode()?;
         let node = self.host.make_directory(&parent.node, name, mode)?;
         charge.keep();
+        self.note_new(&parent, name);
         self.enter(node, (&parent, name), state, place)
     }
 
@@ -132,6 +134,7 @@ impl Server {
         let charge = self.charge_inode()?;
         let node = self.host.make_symlink(&parent.node, name, target)?;
         charge.keep();
+        self.note_new(&parent, name);
         self.enter(node, (&parent, name), state, place)
     }
 
@@ -161,6 +164,7 @@ impl Server {
         }
         let (inode, parent) = (self.own(inode, false)?, self.own(parent, false)?);
         self.host.link(&inode.node, &parent.node, name)?;
+        self.note_new(&parent, name);
         let attributes = inode.node.attributes()?;
         // The guest counts a lookup for the reply. The new name may already be someone else's; the node is not.
         self.inodes.look_up_again(&inode)?;
@@ -173,6 +177,7 @@ impl Server {
         let parent = self.node(parent)?;
         self.may_remove(&parent, name, false)?;
         let parent = self.own_for_removal(parent, name)?;
+        self.note_name(&parent, name);
         let victim = self.hold(&parent, name);
         self.host.unlink(&parent.node, name)?;
         self.lost(victim);
@@ -184,6 +189,7 @@ impl Server {
         let parent = self.node(parent)?;
         self.may_remove(&parent, name, true)?;
         let parent = self.own_for_removal(parent, name)?;
+        self.note_name(&parent, name);
         let victim = self.hold(&parent, name);
         self.host.remove_directory(&parent.node, name)?;
         self.lost(victim);
@@ -229,6 +235,8 @@ impl Server {
         let (source, target) = self.own_for_rename((source, from.1), (target, to.1), mode)?;
         let end = |parent, name| End { parent, name };
         let checked = self.may_rename(end(&source, from.1), end(&target, to.1), mode)?;
+        self.note_name(&source, from.1);
+        self.note_name(&target, to.1);
         // What is moved is found by its new name from now on, also if it could not be held.
         let moved = self.host.attributes_at(&source.node, from.1).ok();
         let (_held, replaced) = (self.hold(&source, from.1), self.hold(&target, to.1));

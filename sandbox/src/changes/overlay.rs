@@ -6,11 +6,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use fsshare::Changes;
+use fsshare::{Changes, ChangesError};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::text::printable;
 
 /// What errors call it.
 const WHAT: &str = "directory for changes";
@@ -32,11 +33,7 @@ impl Overlay {
     pub fn read(&self) -> Result<Changes> {
         let workspace = open("workspace", &self.workspace)?;
         let changes = open(WHAT, &self.changes)?;
-        Changes::of(workspace, changes).map_err(|error| Error::Path {
-            what: WHAT,
-            path: self.changes.clone(),
-            problem: describe(&error),
-        })
+        Changes::of(workspace, changes).map_err(|error| unread(WHAT, &self.changes, &error))
     }
 
     /// Throws the changes away, with their directory.
@@ -70,7 +67,7 @@ pub(crate) fn open_to_change(path: &Path) -> Result<OwnedFd> {
     Ok(directory)
 }
 
-fn open(what: &'static str, path: &Path) -> Result<OwnedFd> {
+pub(super) fn open(what: &'static str, path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty());
     opened.map_err(|errno| path_error(what, path, &errno.into()))
@@ -106,10 +103,12 @@ fn path_error(what: &'static str, path: &Path, error: &io::Error) -> Error {
     }
 }
 
-fn describe(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+pub(super) fn unread(what: &'static str, path: &Path, error: &ChangesError) -> Error {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
+    Error::Path {
+        what,
+        path: path.into(),
+        problem: printable(&format!("{error}{}", source.unwrap_or_default())),
     }
 }
 

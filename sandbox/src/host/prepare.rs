@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::places;
 use crate::boot::layout::COMMAND_LINE_MAX;
-use crate::changes::overlay;
+use crate::changes::{Changed, overlay};
 use crate::config::{MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder, ShareMode};
 use crate::error::{Error, Result};
 use crate::plan::{PLAN_VERSION, Plan, Role, SharePlan};
@@ -32,6 +32,8 @@ pub(crate) struct Prepared {
     pub(crate) console_log: Option<File>,
     /// Where the guest mounts each share: tag, path, read-only.
     pub(crate) mounts: Vec<(String, PathBuf, bool)>,
+    /// Where to learn what the guest changes.
+    pub(crate) changed: Vec<Changed>,
 }
 
 /// Checks everything that can be checked before a process is started.
@@ -75,6 +77,7 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
         console,
         console_log,
         mounts: parts.mounts,
+        changed: parts.changed,
     })
 }
 
@@ -84,6 +87,7 @@ struct Parts {
     files: Vec<OwnedFd>,
     shares: Vec<SharePlan>,
     mounts: Vec<(String, PathBuf, bool)>,
+    changed: Vec<Changed>,
 }
 
 impl Parts {
@@ -98,8 +102,17 @@ impl Parts {
         let guest = guest_path(mount)?;
         let tag = format!("share{number}");
         self.add(Role::Share(number), directory);
-        if let ShareMode::Overlay { changes } = &mount.mode {
-            self.add(Role::Changes(number), overlay::open_to_change(changes)?);
+        match &mount.mode {
+            ShareMode::Overlay { changes } => {
+                self.add(Role::Changes(number), overlay::open_to_change(changes)?);
+                self.changed.push(Changed::overlay(&mount.host, changes));
+            }
+            ShareMode::Direct => {
+                let (journal, ours) = journal()?;
+                self.add(Role::Journal(number), journal);
+                self.changed.push(Changed::in_place(&mount.host, ours));
+            }
+            ShareMode::ReadOnly => {}
         }
         let read_only = mount.mode == ShareMode::ReadOnly;
         self.mounts.push((tag.clone(), guest, read_only));
@@ -170,6 +183,18 @@ fn command_line(config: &SandboxBuilder) -> Result<String> {
 fn stream_pair() -> Result<(UnixStream, UnixStream)> {
     UnixStream::pair().map_err(|source| Error::Host {
         what: "cannot make a socket pair".into(),
+        source,
+    })
+}
+
+/// A file without a name, twice: for the worker and for us.
+fn journal() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let made = rustix::fs::memfd_create("cofferdam-journal", flags);
+    let made = made.map_err(io::Error::from);
+    let both = made.and_then(|file| Ok((file.try_clone()?, file)));
+    both.map_err(|source| Error::Host {
+        what: "cannot make a file in memory".into(),
         source,
     })
 }

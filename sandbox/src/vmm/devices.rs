@@ -76,6 +76,7 @@ impl Devices {
             let places = Places {
                 root,
                 changes: files.take_optional(Role::Changes(number)),
+                journal: files.take_optional(Role::Journal(number)),
             };
             let backend = Share::new(places, share, policy, plan.shares.len(), told);
             let backend = backend.map_err(host)?;

@@ -34,6 +34,8 @@ pub(super) struct Places {
     pub(super) root: OwnedFd,
     /// What takes the guest's changes, in an overlay.
     pub(super) changes: Option<OwnedFd>,
+    /// Where it is written down what the guest changes in the directory itself.
+    pub(super) journal: Option<OwnedFd>,
 }
 
 /// A share as the device sees it.
@@ -54,6 +56,7 @@ impl Share {
     ) -> Result<Self, Error> {
         let root = places.root.try_clone().map_err(Error::Root)?;
         let changes = places.changes.as_ref().map(OwnedFd::try_clone);
+        let journal = places.journal.as_ref().map(OwnedFd::try_clone);
         let server = Server::new(Config {
             read_only: plan.read_only,
             owner: Owner {
@@ -68,6 +71,7 @@ impl Share {
                 shares,
                 ..Limits::default()
             },
+            journal: journal.transpose().map_err(Error::Root)?,
             overlay: changes.transpose().map_err(Error::Overlay)?,
             cache: match plan.cache {
                 ShareCache::Auto => CachePolicy::auto(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use sandbox::changes::{Change, OnConflict, What};
+use sandbox::changes::{Change, OnConflict, What, WorkspaceChanges};
 
 use crate::fixture::{Fixture, READ_ONLY, Shared, cases};
 
@@ -70,8 +70,12 @@ async fn an_overlay_takes_the_changes(fixture: &Fixture) -> Result<()> {
         bail!("the host's tree changed");
     }
     let changes = guest.sandbox.changes()?;
-    let [(workspace, changes)] = changes.as_slice() else {
-        bail!("{} overlays", changes.len());
+    let [
+        (_, WorkspaceChanges::InPlace(_)),
+        (workspace, WorkspaceChanges::Overlay(changes)),
+    ] = changes.as_slice()
+    else {
+        bail!("{changes:?}");
     };
     let is_deleted = |change: &&Change| change.what == What::Deleted;
     let renamed = What::Renamed { from: "d/9".into() };

@@ -1,6 +1,7 @@
 //! Shares with an overlay: the guest changes what it likes, and the host's tree stays as it is until its user applies the changes.
 
 mod applied;
+mod direct;
 mod layers;
 mod random;
 

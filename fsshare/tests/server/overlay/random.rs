@@ -1,11 +1,15 @@
 //! Anything that a guest does in an overlay looks to it as if it did it to the host's tree; and once it is applied, the host's tree is what it
 //! would have been.
 
-use fsshare::{HardLinkPolicy, OnConflict};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
+
+use fsshare::{Change, HardLinkPolicy, OnConflict, What, changes_in_place};
 use proptest::prelude::*;
 
 use super::super::client::{Reply, Share, fingerprint};
-use super::{Paths, changes, fill, tree_of};
+use super::{Paths, Tree, changes, fill, tree_of};
 
 const PATHS: [&str; 16] = [
     "a",
@@ -91,19 +95,42 @@ fn perform(share: &Share, (act, one, other, number): (Act, usize, usize, u8)) ->
     }
 }
 
+/// Each path of two trees, and whether it differs.
+fn differences(before: &Tree, after: &Tree) -> Vec<(String, bool)> {
+    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differs = |path: &String| before.get(path) != after.get(path);
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), differs(path)))
+        .collect()
+}
+
+/// Whether the change is one of the path, or of a directory above it that has another name now.
+fn is_of(change: &Change, path: &str) -> bool {
+    let path = Path::new(path);
+    match &change.what {
+        What::Renamed { from } => path.starts_with(from) || path.starts_with(&change.path),
+        _ => path == change.path,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_overlay_is_as_good_as_the_tree(acts in prop::collection::vec(act(), 1..60), few in any::<bool>()) {
-        let direct = Share::with(|config| config.hard_links = HardLinkPolicy::Writable);
+        let journal = tempfile::tempfile().unwrap();
+        let direct = Share::with(|config| {
+            config.hard_links = HardLinkPolicy::Writable;
+            config.journal = Some(journal.try_clone().unwrap().into());
+        });
         let limit = |config: &mut fsshare::Config| {
             config.limits.max_held = if few { 8 } else { 1000 };
         };
         let mut overlay = Share::overlay(limit);
         fill(&direct.root);
         fill(&overlay.root);
-        let untouched = fingerprint(&overlay.root);
+        let (untouched, before) = (fingerprint(&overlay.root), tree_of(&direct.root));
         for act in acts {
             if matches!(act.0, Act::Again) {
                 overlay = overlay.again(limit);
@@ -114,6 +141,11 @@ proptest! {
             if outcome != Err(libc::EXDEV) {
                 prop_assert_eq!(outcome, perform(&direct, act), "{:?} {} {}", act, PATHS[act.1], PATHS[act.2]);
             }
+        }
+        let told = changes_in_place(File::open(&direct.root).unwrap().into(), &journal.into()).unwrap();
+        for (path, differs) in differences(&before, &tree_of(&direct.root)) {
+            let is_told = told.list.iter().any(|change| is_of(change, &path));
+            prop_assert!(!differs || is_told, "{} is not told: {:?}", path, told);
         }
         prop_assert_eq!(overlay.tree(), direct.tree());
         prop_assert_eq!(fingerprint(&overlay.root), untouched, "the host's tree changed");

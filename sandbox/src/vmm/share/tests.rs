@@ -53,6 +53,7 @@ impl Guest {
         let places = Places {
             root: root.into(),
             changes: None,
+            journal: None,
         };
         let share = Share::new(places, &plan, policy, 1, Arc::new(Nobody)).unwrap();
         let device = Fs::new("work", 1, Arc::new(share)).unwrap();

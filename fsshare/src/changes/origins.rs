@@ -2,7 +2,7 @@
 //! changed the same meanwhile.
 //!
 //! A file of records, each a NUL and two texts that end with NUL: the path below the root, and the decimal numbers mode, size, inode, seconds and
-//! nanoseconds of the last change of content, with a blank behind each. Records are only ever added, each by one call; of several for one path the
+//! nanoseconds of the last change of content, with a blank behind each; or `-` and a blank where there was nothing. Records are only ever added, each by one call; of several for one path the
 //! last holds. One that was cut off, since its writer was ended, spoils none behind it.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ use rustix::fs::{Mode, OFlags};
 use crate::errno::Errno;
 use crate::host::{Attributes, Kind};
 
+/// In the place of the numbers: there was nothing.
+const NOTHING: &str = "- ";
 /// The file's name.
 const NAME: &std::ffi::CStr = c"origins";
 
@@ -26,9 +28,9 @@ pub(crate) struct Origins(Mutex<File>);
 /// What the host had by some name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    mode: u32,
-    size: u64,
-    inode: u64,
+    pub(super) mode: u32,
+    pub(super) size: u64,
+    pub(super) inode: u64,
     modified: (i64, u32),
 }
 
@@ -51,6 +53,12 @@ impl Origin {
         } else {
             *self == now
         }
+    }
+
+    /// Whether a file with these attributes is the same and has not been written to.
+    pub(super) fn is_same_content(&self, attributes: &Attributes) -> bool {
+        let now = Self::of(attributes);
+        (self.size, self.inode, self.modified) == (now.size, now.inode, now.modified)
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
@@ -88,11 +96,21 @@ impl Origins {
 
     /// Adds a record.
     pub(crate) fn record(&self, path: &[u8], attributes: &Attributes) -> Result<(), Errno> {
-        let text = Origin::of(attributes).text();
+        self.add(path, Some(Origin::of(attributes)))
+    }
+
+    /// The same of what was there, if something was.
+    pub(super) fn add(&self, path: &[u8], origin: Option<Origin>) -> Result<(), Errno> {
+        let text = origin.map_or(NOTHING.into(), |origin| origin.text());
         let record = [b"\0", path, b"\0", text.as_bytes(), b"\0"].concat();
         let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(&record)?;
         Ok(())
+    }
+
+    /// That of an open file.
+    pub(super) fn of(file: File) -> Self {
+        Self(Mutex::new(file))
     }
 
     /// All records in `directory`.
@@ -105,24 +123,38 @@ impl Origins {
                 File::from(file?).read_to_end(&mut bytes)?;
             }
         }
-        Ok(parse(&bytes))
+        let records = records(&bytes);
+        Ok(records
+            .filter_map(|(path, origin)| Some((path, origin?)))
+            .collect())
     }
 }
 
-fn parse(bytes: &[u8]) -> BTreeMap<Vec<u8>, Origin> {
+/// The records in their order.
+pub(super) fn records(bytes: &[u8]) -> impl Iterator<Item = (Vec<u8>, Option<Origin>)> + '_ {
     let texts = || {
         bytes
             .split(|byte| *byte == 0)
             .filter(|text| !text.is_empty())
     };
     let pairs = texts().zip(texts().skip(1));
-    let records = pairs.filter_map(|(path, origin)| Some((path.to_vec(), Origin::parse(origin)?)));
-    records.collect()
+    pairs.filter_map(|(path, origin)| {
+        let was = Origin::parse(origin);
+        let is_record = was.is_some() || origin == NOTHING.as_bytes();
+        is_record.then(|| (path.to_vec(), was))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(bytes: &[u8]) -> BTreeMap<Vec<u8>, Origin> {
+        let records = records(bytes);
+        records
+            .map(|(path, origin)| (path, origin.unwrap()))
+            .collect()
+    }
 
     const PATH: &[u8] = b"a b/\xff\n";
     const RECORD: &[u8] = b"\0a b/\xff\n\x0033188 12 5 -3 7 \0";

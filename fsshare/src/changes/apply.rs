@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::changes::{Change, Changes, ChangesError, What};
+use super::change::{Change, What};
 use super::origins::Origins;
+use super::overlay::{Changes, ChangesError};
 use super::tree::{Found, Tree, checked, names};
 use crate::abi::{Name, RenameMode, Target};
 use crate::errno::Errno;

@@ -8,18 +8,15 @@ use std::hash::Hasher as _;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::change::{Caution, Change, FileKind, FileState, What};
 use super::origins::{Origin, Origins};
 use super::tree::{Found, Tree, join, names};
 use crate::errno::Errno;
 use crate::host::{AccessMode, Kind};
-use crate::rules::{Rules, State};
-
-/// Permission bits that are compared.
-const PERMISSIONS: u32 = 0o1777;
 
 /// Why it cannot be said what was changed.
 #[derive(Debug, Error)]
@@ -37,73 +34,6 @@ pub enum ChangesError {
         #[source]
         source: io::Error,
     },
-}
-
-/// What is at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Link,
-    /// A FIFO, socket or device of the host's.
-    Special,
-}
-
-/// What is or was at a path, but for what it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileState {
-    /// What it is.
-    pub kind: FileKind,
-    /// Its permission bits.
-    pub mode: u32,
-}
-
-/// What became of a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// The host has nothing there.
-    Added,
-    /// It holds something else than the host's.
-    Modified,
-    /// Only its permissions differ.
-    Mode,
-    /// It is gone; the host has it still.
-    Deleted,
-    /// A file that the host has by another name, which is gone.
-    Renamed {
-        /// The host's path.
-        from: PathBuf,
-    },
-}
-
-/// Why someone should look at a change before it gets onto the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Caution {
-    /// Programs of the host run or obey such a file: git, editors, shells, agents, build tools.
-    RunsOnHost,
-    /// A symbolic link that leads out of the workspace.
-    LeadsOutside,
-}
-
-/// One path that was changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The path below the workspace. The guest chose its bytes: make them safe before they are printed.
-    pub path: PathBuf,
-    /// What became of it.
-    pub what: What,
-    /// What the host has there, if it has something.
-    pub before: Option<FileState>,
-    /// What the guest has there, unless it is gone.
-    pub after: Option<FileState>,
-    /// Whether the host's has changed since the guest changed it, or both have made one.
-    pub is_conflict: bool,
-    /// Why to look twice.
-    pub caution: Option<Caution>,
 }
 
 /// What is or was at a path.
@@ -245,17 +175,8 @@ impl Changes {
             before: below.as_ref().map(FileState::of),
             after: Some(FileState::of(own)),
             is_conflict,
-            caution: self.caution(path, own)?,
+            caution: Caution::of(&self.upper, path, own)?,
         }))
-    }
-
-    fn caution(&self, path: &Path, own: &Found) -> Result<Option<Caution>, Errno> {
-        if runs_on_host(path, own.attributes.kind() == Kind::Directory) {
-            return Ok(Some(Caution::RunsOnHost));
-        }
-        let leads_outside = own.attributes.kind() == Kind::Symlink
-            && leaves(path, Path::new(OsStr::from_bytes(&self.upper.link(own)?)));
-        Ok(leads_outside.then_some(Caution::LeadsOutside))
     }
 
     /// What the guest removed and the host has.
@@ -276,7 +197,7 @@ impl Changes {
                 before: Some(FileState::of(&below)),
                 after: None,
                 is_conflict: !origin.is_still(&below.attributes),
-                caution: runs_on_host(path, is_directory).then_some(Caution::RunsOnHost),
+                caution: Caution::of_name(path, is_directory),
             });
         }
     }
@@ -351,29 +272,12 @@ impl Changes {
     }
 }
 
-impl Change {
-    /// Whether something else takes the place of a directory.
-    pub(super) fn replaces_directory(&self) -> bool {
-        let is_directory = |state: FileState| state.kind == FileKind::Directory;
-        self.before.is_some_and(is_directory) && !self.after.is_some_and(is_directory)
-    }
-}
-
-impl FileState {
-    fn of(found: &Found) -> Self {
-        let kind = match found.attributes.kind() {
-            Kind::Regular => FileKind::File,
-            Kind::Directory => FileKind::Directory,
-            Kind::Symlink => FileKind::Link,
-            Kind::Special => FileKind::Special,
-        };
-        let mode = found.attributes.mode & PERMISSIONS;
-        Self { kind, mode }
-    }
-}
-
 /// What there is of a result; an error is put to the others.
-fn kept<T>(result: Result<T, Errno>, path: &Path, unread: &mut Vec<ChangesError>) -> Option<T> {
+pub(super) fn kept<T>(
+    result: Result<T, Errno>,
+    path: &Path,
+    unread: &mut Vec<ChangesError>,
+) -> Option<T> {
     result.map_err(|errno| unread.push(at(path)(errno))).ok()
 }
 
@@ -413,78 +317,5 @@ fn digest(tree: &Tree, path: &Path) -> Result<Option<(u64, u64)>, Errno> {
         }
         hasher.write(buffer.get(..read).unwrap_or_default());
         size += read as u64;
-    }
-}
-
-/// Whether a program of the host runs or obeys what is at the path.
-fn runs_on_host(path: &Path, is_directory: bool) -> bool {
-    let rules = Rules::run_on_host();
-    let mut state = State::TOP;
-    let mut parts = path.components().peekable();
-    while let Some(part) = parts.next() {
-        let judged = rules.judge(state, part.as_os_str().as_encoded_bytes());
-        let is_directory = parts.peek().is_some() || is_directory;
-        if judged.guard(is_directory).is_some() {
-            return true;
-        }
-        state = judged.state(true);
-    }
-    false
-}
-
-/// Whether a link at `path` leads above the root, taken by its text.
-fn leaves(path: &Path, target: &Path) -> bool {
-    let mut depth = path.components().count().saturating_sub(1);
-    for part in target.components() {
-        match part {
-            Component::Normal(_) => depth += 1,
-            Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return true,
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_is_followed_in_thought_only() {
-        for (path, target, out) in [
-            ("link", "file", false),
-            ("link", "../file", true),
-            ("a/link", "../file", false),
-            ("a/link", "../../file", true),
-            ("a/b/link", "../c/../../file", false),
-            ("a/b/link", "x/../../../../y", true),
-            ("link", "/etc/passwd", true),
-            ("link", "./.", false),
-        ] {
-            assert_eq!(
-                leaves(path.as_ref(), target.as_ref()),
-                out,
-                "{path} {target}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_the_host_runs_is_marked_at_every_depth() {
-        for (path, is_directory, runs) in [
-            ("Makefile", false, true),
-            ("sub/package.json", false, true),
-            ("a/build.rs", false, true),
-            (".git/hooks/pre-commit", false, true),
-            (".git/config", false, true),
-            (".vscode/tasks.json", false, true),
-            (".github/workflows/ci.yml", false, true),
-            ("src/main.rs", false, false),
-            ("README.md", false, false),
-            (".git/index", false, false),
-        ] {
-            assert_eq!(runs_on_host(path.as_ref(), is_directory), runs, "{path}");
-        }
     }
 }

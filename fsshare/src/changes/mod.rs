@@ -1,14 +1,16 @@
-//! What a guest changed in an overlay: where it is kept, what it is, and how it gets into the host's tree.
+//! What a guest changed: in an overlay, where it is kept, what it is, and how it gets into the host's tree; or in the host's tree itself.
 //!
-//! The directory that the embedder gives for it holds
+//! The directory that the embedder gives for an overlay holds
 //!
 //! * `upper`, the tree that takes the changes (what is in it: the host layer's `layers`);
 //! * `work`, what is not complete yet;
 //! * `origins`, what the host had wherever the guest changed something of it ([`Origins`]).
 
 mod apply;
-mod changes;
+mod change;
+mod direct;
 mod origins;
+mod overlay;
 mod tree;
 
 use std::io;
@@ -18,10 +20,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 pub use self::apply::{ApplyError, OnConflict};
-pub use self::changes::{
-    Caution, Change, Changes, ChangesError, Content, FileKind, FileState, What,
-};
+pub use self::change::{Caution, Change, FileKind, FileState, What};
+pub(crate) use self::direct::Journal;
+pub use self::direct::{ChangesInPlace, changes_in_place};
 pub(crate) use self::origins::Origins;
+pub use self::overlay::{Changes, ChangesError, Content};
 use crate::host::Over;
 
 /// How the directories are opened.

@@ -1,0 +1,46 @@
+//! What is written down of the guest's changes to the host's own tree.
+
+use super::Server;
+use super::inodes::Inode;
+use crate::abi::Name;
+use crate::errno::Errno;
+
+impl Server {
+    /// The guest is about to change the node.
+    pub(super) fn note_node(&self, inode: &Inode) {
+        if let Some(journal) = &self.journal
+            && let Ok(path) = self.inodes.whole_path(inode.id)
+            && let Ok(present) = inode.node.attributes()
+        {
+            journal.note(path.strip_prefix(b"/").unwrap_or(&path), Some(&present));
+        }
+    }
+
+    /// The guest has made something of that name, where there was nothing.
+    pub(super) fn note_new(&self, parent: &Inode, name: Name<'_>) {
+        if let Some(journal) = &self.journal
+            && let Ok(path) = self.path_of(parent, name)
+        {
+            journal.note(&path, None);
+        }
+    }
+
+    /// The guest is about to take a name away, or to give it to something else.
+    pub(super) fn note_name(&self, parent: &Inode, name: Name<'_>) {
+        if let Some(journal) = &self.journal
+            && let Ok(path) = self.path_of(parent, name)
+        {
+            let present = self.host.attributes_at(&parent.node, name);
+            journal.note(&path, present.ok().as_ref());
+        }
+    }
+
+    /// The path of a name below the root, if all of it is known.
+    pub(super) fn path_of(&self, parent: &Inode, name: Name<'_>) -> Result<Vec<u8>, Errno> {
+        let mut path = self.inodes.whole_path(parent.id)?;
+        path.extend_from_slice(b"/");
+        path.extend_from_slice(name.as_c_str().to_bytes());
+        path.remove(0);
+        Ok(path)
+    }
+}
