@@ -2,19 +2,74 @@
 //!
 //! The server above works with a [`Host`] and three kinds of handle: a [`Node`] (some object in the tree, not open for
 //! I/O), a [`File`] and a [`Directory`]. A node is found by one [`Name`](crate::abi::Name) relative to another node and never by a path; a
-//! file is opened from its node and never by a name. A back-end for another system offers the same types and
-//! methods beside `linux`.
+//! file is opened from its node and never by a name. Each system's module offers the same types and methods. What in them
+//! needs no system is in modules of its own that are compiled for their tests everywhere.
 
+#[cfg(target_os = "linux")]
 mod linux;
+#[cfg(any(not(target_os = "linux"), test))]
+mod listing;
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(any(windows, test))]
+mod reparse;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+#[cfg(any(windows, test))]
+mod windows_info;
+#[cfg(any(windows, test))]
+mod windows_names;
 
-pub(crate) use linux::{AccessMode, Directory, File, Host, LockRequest, Next, Node, Requirement};
+#[cfg(target_os = "linux")]
+use linux as os;
+#[cfg(target_os = "macos")]
+use macos as os;
+#[cfg(windows)]
+use windows as os;
+
+pub(crate) use os::{Directory, Host, Node};
+#[cfg(unix)]
+pub(crate) use unix::{AccessMode, File};
+#[cfg(windows)]
+pub(crate) use windows::{AccessMode, File};
 
 /// Type bits of a mode.
 const TYPE_MASK: u32 = 0o170_000;
 /// Permission bits that a guest may set: no set-user-id, no set-group-id.
+#[cfg(unix)]
 pub(crate) const SETTABLE_MODE: u32 = 0o1777;
 /// Set-user-id and set-group-id.
 const PRIVILEGE_BITS: u32 = 0o6000;
+
+/// What is asked of a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LockRequest {
+    Shared,
+    Exclusive,
+    Release,
+}
+
+/// Whether a listing wants more entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    More,
+    Enough,
+}
+
+/// Something that a host layer needs of the machine and that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Requirement {
+    /// `/proc` of this process.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "only Linux opens a file by way of it")
+    )]
+    Proc,
+    /// The calls that keep to a directory, or a root that is one.
+    Confinement,
+}
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

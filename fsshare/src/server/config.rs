@@ -1,18 +1,18 @@
 //! What the embedder decides.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::quota::Quota;
 use super::refusals::Observer;
+use crate::handle::OwnedHandle;
 use crate::rules::Rules;
 
 /// Everything that a [`Server`](super::Server) needs to know.
 #[derive(Debug)]
 pub struct Config {
-    /// The directory that the guest sees as its root, open in any mode (`O_PATH` will do).
-    pub root: OwnedFd,
+    /// The directory that the guest sees as its root, open in any mode (`O_PATH` will do on Linux).
+    pub root: OwnedHandle,
     /// Whether every request that would change the tree fails with `EROFS`.
     pub read_only: bool,
     /// Which names the guest does not see, and which it cannot change.
@@ -35,7 +35,7 @@ pub struct Config {
 
 impl Config {
     /// A writable share of `root` with the defaults of everything else.
-    pub fn new(root: OwnedFd) -> Self {
+    pub fn new(root: OwnedHandle) -> Self {
         Self {
             root,
             read_only: false,
@@ -149,7 +149,8 @@ pub enum LockPolicy {
     /// programs neither see these locks nor can be stopped by them.
     #[default]
     Guest,
-    /// On the host, shared with its programs, as `flock` and open-file record locks.
+    /// On the host, shared with its programs, as `flock` and open-file record locks. Not on Windows, whose locks would keep programs from
+    /// reading and writing: there the guest is told `EOPNOTSUPP`.
     ///
     /// A wait cannot be offered: virtio-fs has no way to interrupt one, so the guest's program could not be killed, and a
     /// waiting server thread might be the one that the unlock needs. A lock that is not free is refused with `EAGAIN`, also when

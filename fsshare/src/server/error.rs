@@ -24,7 +24,7 @@ pub enum Fault {
 pub enum Error {
     /// The root cannot be used.
     #[error(
-        "the host does not open the share's root as a confined directory; give a directory that this user may read, on Linux 5.8 or later"
+        "the host does not open the share's root as a confined directory; give a directory that this user may read, on Linux 5.8 or later, or on macOS on a volume that finds files by their numbers (APFS, HFS+)"
     )]
     Root(#[source] io::Error),
     /// `/proc/self/fd` cannot be used.

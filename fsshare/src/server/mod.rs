@@ -103,9 +103,8 @@ impl Server {
                 Requirement::Proc => Error::Proc(source.into()),
                 Requirement::Confinement => Error::Root(source.into()),
             })?;
-        let inodes = Inodes::new(root, &limits, hard_links, usage.clone()).map_err(|errno| {
-            Error::Root(std::io::Error::from_raw_os_error(errno.number().into()))
-        })?;
+        let inodes = Inodes::new(root, &limits, hard_links, usage.clone())
+            .map_err(|errno| Error::Root(errno.into()))?;
         Ok(Self {
             host,
             session,

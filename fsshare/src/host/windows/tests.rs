@@ -1,0 +1,1 @@
+//! The layer on a real directory.
