@@ -63,19 +63,15 @@ pub(crate) fn close_backing(device: BorrowedFd<'_>, id: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// What the constants of kinds are.
-#[cfg(target_os = "linux")]
-pub(crate) type LockKind = i32;
-/// What the constants of kinds are.
-#[cfg(target_os = "macos")]
-pub(crate) type LockKind = i16;
+/// Kind of a lock. The constants have another type on each system.
+pub(crate) type LockKind = libc::c_int;
 
 /// Kind of a lock that several may hold.
-pub(crate) const SHARED: LockKind = libc::F_RDLCK;
+pub(crate) const SHARED: LockKind = libc::F_RDLCK as LockKind;
 /// Kind of a lock that one may hold.
-pub(crate) const EXCLUSIVE: LockKind = libc::F_WRLCK;
+pub(crate) const EXCLUSIVE: LockKind = libc::F_WRLCK as LockKind;
 /// No lock.
-pub(crate) const NONE: LockKind = libc::F_UNLCK;
+pub(crate) const NONE: LockKind = libc::F_UNLCK as LockKind;
 
 /// Last byte of a lock that goes to the end of the file, wherever it is.
 const TO_THE_END: u64 = i64::MAX.cast_unsigned();

@@ -29,11 +29,9 @@ pub(super) fn to_guest(name: &[u16]) -> Option<String> {
     (matches!(name.as_str(), "." | "..") || is_plain(&name)).then_some(name)
 }
 
-/// Whether Windows may have made the name up for a longer one (8.3). It leads only to what has it as its own.
+/// Whether Windows may have made the name up for a longer one (8.3; it then has a tilde). Such a name leads only to what has it as its own.
 pub(super) fn may_be_short(name: &[u16]) -> bool {
-    let is_digit = |unit: &u16| (u16::from(b'0')..=u16::from(b'9')).contains(unit);
-    name.windows(2)
-        .any(|pair| matches!(pair, [tilde, digit] if *tilde == u16::from(b'~') && is_digit(digit)))
+    name.contains(&u16::from(b'~'))
 }
 
 fn is_plain(name: &str) -> bool {
@@ -183,10 +181,9 @@ mod tests {
             ("A~12.TXT", true),
             ("a.~1~", true),
             ("~0", true),
-            ("git~", false),
-            ("~a1", false),
-            ("a1~", false),
+            ("git~", true),
             ("", false),
+            (".git", false),
             ("plain.txt", false),
         ] {
             let units: Vec<_> = name.encode_utf16().collect();

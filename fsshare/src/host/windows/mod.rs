@@ -4,7 +4,8 @@
 //!   followed; junctions and mounted volumes, which lead elsewhere, are refused. Names that mean more to Windows than to a guest are refused
 //!   before, see [`windows_names`](super::windows_names); one that may be a short form (`GIT~1`) must be what the directory itself lists
 //!   under that very name.
-//! * A node is opened for I/O by an empty name below its own handle, which is the same file whatever its name is now.
+//! * A node is opened for I/O by an empty name below its own handle, which is the same file whatever its name is now. That it is is checked: a
+//!   file system in a network may take the handle for the name that it was opened by.
 //! * A file's number is NTFS's, which carries how often it was used, and the volume's serial number.
 //!
 //! What Windows has not is refused: extended attributes, files without names, exchange of names, reserving and freeing of ranges, advisory
@@ -24,6 +25,7 @@ mod tree;
 use std::os::windows::io::{AsHandle as _, BorrowedHandle, OwnedHandle};
 
 use windows_sys::Wdk::Storage::FileSystem as nt;
+use windows_sys::Win32::Foundation::{STATUS_DIRECTORY_IS_A_REPARSE_POINT, STATUS_NOT_SUPPORTED};
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_APPEND_DATA, FILE_LIST_DIRECTORY, FILE_READ_ATTRIBUTES, FILE_READ_DATA, FILE_WRITE_DATA,
 };
@@ -46,6 +48,8 @@ const ANSWER: usize = 32;
 pub(crate) struct Node {
     handle: OwnedHandle,
     kind: Kind,
+    /// Its number in the volume.
+    index: u64,
     /// Serial number of its volume.
     volume: u32,
 }
@@ -134,16 +138,9 @@ impl Host {
         let how = how(FILE_READ_ATTRIBUTES, nt::FILE_DIRECTORY_FILE);
         let handle = sys::open(root.as_handle(), &[], how).map_err(needs)?;
         let volume = serial(handle.as_handle()).map_err(needs)?;
-        let node = Node {
-            handle,
-            kind: Kind::Directory,
-            volume,
-        };
-        match kind_of(node.handle.as_handle()) {
-            Ok(Kind::Directory) => Ok((Self(()), node)),
-            _ => Err(needs(Status(
-                windows_sys::Win32::Foundation::STATUS_DIRECTORY_IS_A_REPARSE_POINT,
-            ))),
+        match Node::new(handle, volume) {
+            Ok(node) if node.kind == Kind::Directory => Ok((Self(()), node)),
+            _ => Err(needs(Status(STATUS_DIRECTORY_IS_A_REPARSE_POINT))),
         }
     }
 
@@ -228,13 +225,8 @@ fn new(name: Name<'_>) -> Result<Vec<u16>, Errno> {
 fn find(parent: &Node, name: &[u16], access: u32) -> Result<Node, Errno> {
     let access = access | FILE_READ_ATTRIBUTES;
     let handle = sys::open(parent.directory()?, name, how(access, 0))?;
-    let kind = kind_of(handle.as_handle())?;
-    let node = Node {
-        handle,
-        kind,
-        volume: parent.volume,
-    };
-    if windows_names::may_be_short(name) && !is_listed(parent, name, node.all()?.index())? {
+    let node = Node::new(handle, parent.volume)?;
+    if windows_names::may_be_short(name) && !is_listed(parent, name, node.index)? {
         return Err(Errno::ENOENT);
     }
     Ok(node)
@@ -261,10 +253,27 @@ fn serial(handle: BorrowedHandle<'_>) -> Result<u32, Status> {
     let volume: Result<Volume, _> = info::read(answer.as_bytes());
     volume
         .map(|volume| volume.serial)
-        .map_err(|_| Status(windows_sys::Win32::Foundation::STATUS_NOT_SUPPORTED))
+        .map_err(|_| Status(STATUS_NOT_SUPPORTED))
+}
+
+fn all(handle: BorrowedHandle<'_>) -> Result<All, Errno> {
+    let mut answer = [0; ANSWER];
+    sys::query(handle, nt::FileAllInformation, &mut answer)?;
+    info::read(answer.as_bytes())
 }
 
 impl Node {
+    fn new(handle: OwnedHandle, volume: u32) -> Result<Self, Errno> {
+        let kind = kind_of(handle.as_handle())?;
+        let index = all(handle.as_handle())?.index();
+        Ok(Self {
+            handle,
+            kind,
+            index,
+            volume,
+        })
+    }
+
     /// The node as the directory that names are looked up in.
     fn directory(&self) -> Result<BorrowedHandle<'_>, Errno> {
         if self.kind == Kind::Directory {
@@ -276,22 +285,19 @@ impl Node {
 
     /// The same file by another handle.
     fn reopen(&self, access: u32, options: u32) -> Result<OwnedHandle, Errno> {
-        Ok(sys::open(
-            self.handle.as_handle(),
-            &[],
-            how(access, options),
-        )?)
-    }
-
-    fn all(&self) -> Result<All, Errno> {
-        let mut answer = [0; ANSWER];
-        sys::query(self.handle.as_handle(), nt::FileAllInformation, &mut answer)?;
-        info::read(answer.as_bytes())
+        let how = how(access | FILE_READ_ATTRIBUTES, options);
+        let handle = sys::open(self.handle.as_handle(), &[], how)?;
+        if all(handle.as_handle())?.index() == self.index {
+            Ok(handle)
+        } else {
+            Err(Errno::ESTALE)
+        }
     }
 
     /// The node's attributes now.
     pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {
-        let mut attributes = self.all()?.attributes(self.kind, self.volume);
+        let all = all(self.handle.as_handle())?;
+        let mut attributes = all.attributes(self.kind, self.volume);
         if self.kind == Kind::Symlink {
             // A file system has programs look there for the length of its text.
             attributes.size = tree::link_len(self)?;

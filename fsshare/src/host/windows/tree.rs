@@ -30,8 +30,8 @@ const LONGEST_REPARSE_POINT: usize = 16 << 10;
 
 /// Bits of `access`.
 const MAY_EXECUTE: u32 = 1;
-const MAY_WRITE: u32 = 2;
-const MAY_READ: u32 = 4;
+pub(super) const MAY_WRITE: u32 = 2;
+pub(super) const MAY_READ: u32 = 4;
 
 /// A removed name goes at once, though the file may be open, and also that of a read-only file, as it does on Linux.
 const REMOVE: u32 = nt::FILE_DISPOSITION_DELETE
@@ -60,12 +60,12 @@ impl Host {
         };
         let handle = sys::open(parent.directory()?, &new(name)?, how)?;
         let again = super::how(FILE_READ_ATTRIBUTES, 0);
-        let node = Node {
-            handle: sys::open(handle.as_handle(), &[], again)?,
-            kind: Kind::Regular,
-            volume: parent.volume,
-        };
-        Ok((File::new(handle, access.writes, access.appends), node))
+        let node = Node::new(sys::open(handle.as_handle(), &[], again)?, parent.volume)?;
+        if node.index == super::all(handle.as_handle())?.index() {
+            Ok((File::new(handle, access.writes, access.appends), node))
+        } else {
+            Err(Errno::ESTALE)
+        }
     }
 
     /// There are no files without a name here.
@@ -92,11 +92,8 @@ impl Host {
             options: nt::FILE_DIRECTORY_FILE,
             attributes: 0,
         };
-        Ok(Node {
-            handle: sys::open(parent.directory()?, &new(name)?, how)?,
-            kind: Kind::Directory,
-            volume: parent.volume,
-        })
+        let handle = sys::open(parent.directory()?, &new(name)?, how)?;
+        Node::new(handle, parent.volume)
     }
 
     /// Makes a symbolic link, of the sort that programs of the host do not follow. Nothing here ever follows it either.
@@ -230,11 +227,15 @@ impl Host {
         if node.kind == Kind::Symlink {
             return Ok(());
         }
+        let is_read_only = attributes(node)? & info::READ_ONLY != 0;
+        if mask & MAY_WRITE != 0 && node.kind == Kind::Regular && is_read_only {
+            return Err(Errno::EACCES);
+        }
         let right = |bit, right| if mask & bit != 0 { right } else { 0 };
         let rights = right(MAY_READ, FILE_READ_DATA)
             | right(MAY_WRITE, FILE_WRITE_DATA)
             | right(MAY_EXECUTE, FILE_EXECUTE);
-        node.reopen(rights | FILE_READ_ATTRIBUTES, 0).map(drop)
+        node.reopen(rights, 0).map(drop)
     }
 
     /// Windows has others, which no program of a guest means. The guest's kernel does not ask again.
