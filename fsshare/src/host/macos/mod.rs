@@ -4,7 +4,7 @@
 //!
 //! * A name is one component below a held directory. What it is is asked first, by a call that does not open it; of a regular file, a directory
 //!   or a symbolic link a descriptor is then held that can neither read nor write (`O_EVTONLY`, with `O_SYMLINK` for not following), and it must
-//!   be what was seen. Special files, and what this user may not read, are not opened: such a node is its number and its time of birth.
+//!   be what was seen. Special files, and what this user may not read, are not opened: such a node is its number alone.
 //! * A file is opened for I/O as `/.vol/DEVICE/INODE`, which finds it by number whatever its name is, and must be the node. While the node's
 //!   descriptor is held nothing else gets that number, and APFS never gives one twice. A file without a name is not found so: what is open
 //!   remains open, and opening it anew is `ESTALE`.
@@ -52,7 +52,6 @@ const NOT_CAPABLE: io::Errno = io::Errno::from_raw_os_error(107);
 #[derive(Debug)]
 pub(crate) struct Node {
     identity: Identity,
-    born: Time,
     /// Keeps the number from becoming another file's. Not of what may not be opened.
     descriptor: Option<OwnedFd>,
 }
@@ -93,7 +92,6 @@ impl Host {
         let seen = self.attributes_at(parent, name)?;
         let mut node = Node {
             identity: seen.identity,
-            born: seen.born.unwrap_or_default(),
             descriptor: None,
         };
         let flags = match seen.kind() {
@@ -131,10 +129,8 @@ impl Host {
 
     /// Another handle on what `file` has open.
     pub(crate) fn node_of(&self, file: &File) -> Result<Node, Errno> {
-        let attributes = Attributes::of(&rustix::fs::fstat(file)?);
         let mut node = Node {
-            identity: attributes.identity,
-            born: attributes.born.unwrap_or_default(),
+            identity: Attributes::of(&rustix::fs::fstat(file)?).identity,
             descriptor: None,
         };
         // Not a copy of the file's descriptor: with that the file's `flock` would live on.
@@ -184,10 +180,8 @@ impl Host {
 fn root_node(root: &OwnedFd) -> io::Result<Node> {
     let flags = HANDLE | OFlags::DIRECTORY;
     let descriptor = rustix::fs::openat(root, c".", flags, Mode::empty())?;
-    let attributes = Attributes::of(&rustix::fs::fstat(&descriptor)?);
     Ok(Node {
-        identity: attributes.identity,
-        born: attributes.born.unwrap_or_default(),
+        identity: Attributes::of(&rustix::fs::fstat(&descriptor)?).identity,
         descriptor: Some(descriptor),
     })
 }
@@ -217,15 +211,11 @@ impl Node {
         let opened = rustix::fs::openat(CWD, self.by_number(), flags, Mode::empty());
         let descriptor = opened.map_err(gone)?;
         let found = Attributes::of(&rustix::fs::fstat(&descriptor)?);
-        if self.is(&found) {
+        if found.identity == self.identity {
             Ok(descriptor)
         } else {
             Err(io::Errno::STALE)
         }
-    }
-
-    fn is(&self, found: &Attributes) -> bool {
-        found.identity == self.identity && found.born.unwrap_or_default() == self.born
     }
 
     /// The node's attributes now.
@@ -236,7 +226,7 @@ impl Node {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let stat = rustix::fs::statat(CWD, self.by_number(), flags).map_err(gone)?;
         let found = Attributes::of(&stat);
-        if self.is(&found) {
+        if found.identity == self.identity {
             Ok(found)
         } else {
             Err(Errno::ESTALE)
