@@ -4,6 +4,7 @@ use super::Errno;
 
 /// NTSTATUS and what Linux says, in order.
 const STATUSES: &[(u32, Errno)] = &[
+    (0x0000_0108, Errno::EAGAIN),       // OPLOCK_BREAK_IN_PROGRESS
     (0x8000_0005, Errno::ERANGE),       // BUFFER_OVERFLOW
     (0x8000_0006, Errno::ENOENT),       // NO_MORE_FILES
     (0x8000_002D, Errno::ELOOP),        // STOPPED_ON_SYMLINK

@@ -27,7 +27,7 @@ const IO_SIZE: u32 = 4096;
 /// Longest name, bytes: the guest's longest, not the host's.
 const LONGEST_NAME: u64 = 255;
 
-/// `FILE_ALL_INFORMATION`, as far as it is of use.
+/// `FILE_BASIC_INFORMATION`, `FILE_STANDARD_INFORMATION` and `FILE_INTERNAL_INFORMATION`, one behind the other.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct All {
@@ -158,11 +158,14 @@ impl All {
             born: Some(time(self.basic.created)),
         }
     }
-
-    pub(super) fn index(&self) -> u64 {
-        self.index
-    }
 }
+
+/// The words of an answer about one file, for its three parts.
+pub(super) const PARTS: [usize; 3] = [
+    size_of::<Basic>() / size_of::<u64>(),
+    3, // FILE_STANDARD_INFORMATION
+    1, // FILE_INTERNAL_INFORMATION
+];
 
 impl Basic {
     /// Sets times; `now` is the present one.
@@ -297,6 +300,7 @@ mod tests {
     fn the_structures_are_as_long_as_the_kernels() {
         assert_eq!(size_of::<Basic>(), 40);
         assert_eq!(size_of::<All>(), 72);
+        assert_eq!(PARTS.iter().sum::<usize>() * 8, size_of::<All>());
         assert_eq!(size_of::<FullSize>(), 32);
         assert_eq!(size_of::<Entry>(), 104);
     }
@@ -357,7 +361,6 @@ mod tests {
         );
         let all: All = read(&answer).unwrap();
         let attributes = all.attributes(Kind::Regular, 9);
-        assert_eq!(all.index(), attributes.identity.inode);
         assert_eq!(attributes.identity.inode, 0x0005_0000_0000_0007);
         assert_eq!(attributes.identity.device, (0, 9));
         assert_eq!((attributes.size, attributes.blocks), (1234, 9));

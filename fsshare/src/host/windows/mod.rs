@@ -256,16 +256,35 @@ fn serial(handle: BorrowedHandle<'_>) -> Result<u32, Status> {
         .map_err(|_| Status(STATUS_NOT_SUPPORTED))
 }
 
+/// Three questions, because the one for all would also ask for the name, which a removed file has not.
 fn all(handle: BorrowedHandle<'_>) -> Result<All, Errno> {
-    let mut answer = [0; ANSWER];
-    sys::query(handle, nt::FileAllInformation, &mut answer)?;
+    let mut answer = [0_u64; size_of::<All>() / size_of::<u64>()];
+    let mut rest = answer.as_mut_slice();
+    let classes = [
+        nt::FileBasicInformation,
+        nt::FileStandardInformation,
+        nt::FileInternalInformation,
+    ];
+    for (class, len) in classes.into_iter().zip(info::PARTS) {
+        let (part, others) = rest.split_at_mut_checked(len).ok_or(Errno::EIO)?;
+        sys::query(handle, class, part)?;
+        rest = others;
+    }
     info::read(answer.as_bytes())
+}
+
+/// The file's number in its volume.
+fn index(handle: BorrowedHandle<'_>) -> Result<u64, Errno> {
+    let mut answer = [0];
+    sys::query(handle, nt::FileInternalInformation, &mut answer)?;
+    let [index] = answer;
+    Ok(index)
 }
 
 impl Node {
     fn new(handle: OwnedHandle, volume: u32) -> Result<Self, Errno> {
         let kind = kind_of(handle.as_handle())?;
-        let index = all(handle.as_handle())?.index();
+        let index = index(handle.as_handle())?;
         Ok(Self {
             handle,
             kind,
@@ -287,7 +306,7 @@ impl Node {
     fn reopen(&self, access: u32, options: u32) -> Result<OwnedHandle, Errno> {
         let how = how(access | FILE_READ_ATTRIBUTES, options);
         let handle = sys::open(self.handle.as_handle(), &[], how)?;
-        if all(handle.as_handle())?.index() == self.index {
+        if index(handle.as_handle())? == self.index {
             Ok(handle)
         } else {
             Err(Errno::ESTALE)

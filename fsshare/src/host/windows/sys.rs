@@ -15,7 +15,7 @@ use windows_sys::Wdk::Foundation::OBJECT_ATTRIBUTES;
 use windows_sys::Wdk::Storage::FileSystem as nt;
 use windows_sys::Win32::Foundation::{
     HANDLE, NTSTATUS, OBJ_CASE_INSENSITIVE, STATUS_BUFFER_OVERFLOW, STATUS_NAME_TOO_LONG,
-    UNICODE_STRING,
+    STATUS_OPLOCK_BREAK_IN_PROGRESS, UNICODE_STRING,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_SHARE_DELETE, FILE_SHARE_READ, FILE_SHARE_WRITE, SYNCHRONIZE,
@@ -56,8 +56,9 @@ pub(super) struct How {
 
 /// Others may do with the file what they like: nobody on the host is to notice that it is shared.
 const SHARE: u32 = FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE;
-/// A reparse point is opened itself, and every call ends before it returns.
-const ALWAYS: u32 = nt::FILE_OPEN_REPARSE_POINT | nt::FILE_SYNCHRONOUS_IO_NONALERT;
+/// A reparse point is opened itself, every call ends before it returns, and none waits for whoever holds an opportunistic lock.
+const ALWAYS: u32 =
+    nt::FILE_OPEN_REPARSE_POINT | nt::FILE_SYNCHRONOUS_IO_NONALERT | nt::FILE_COMPLETE_IF_OPLOCKED;
 
 fn check(status: NTSTATUS) -> Result<(), Status> {
     if status >= 0 {
@@ -117,7 +118,12 @@ pub(super) fn open(
     };
     check(status)?;
     // SAFETY: the call succeeded, so `handle` is a new open handle that nobody else has.
-    Ok(unsafe { OwnedHandle::from_raw_handle(handle) })
+    let handle = unsafe { OwnedHandle::from_raw_handle(handle) };
+    // Whatever is done with it would wait now. The lock's holder was told, so another try may find it gone.
+    if status == STATUS_OPLOCK_BREAK_IN_PROGRESS {
+        return Err(Status(status));
+    }
+    Ok(handle)
 }
 
 /// Asks for a class of information. An answer that is longer than `answer` is cut.

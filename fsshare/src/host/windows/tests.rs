@@ -204,6 +204,7 @@ fn a_node_is_its_file_whatever_its_name_is() {
     let (file, _) = share.host.open(&node, AccessMode::BOTH).unwrap();
     share.host.unlink(&share.root, of(c"after")).unwrap();
     assert_eq!(file.write_from(&mut &b"more"[..], 7, 4), Ok(4));
+    assert_eq!(node.attributes().unwrap().size, 11);
     drop((node, file, moved));
     assert_eq!(share.find(c"after").unwrap_err(), Errno::ENOENT);
     assert_eq!(share.names(), ["before"]);

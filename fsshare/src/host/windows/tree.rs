@@ -61,7 +61,7 @@ impl Host {
         let handle = sys::open(parent.directory()?, &new(name)?, how)?;
         let again = super::how(FILE_READ_ATTRIBUTES, 0);
         let node = Node::new(sys::open(handle.as_handle(), &[], again)?, parent.volume)?;
-        if node.index == super::all(handle.as_handle())?.index() {
+        if node.index == super::index(handle.as_handle())? {
             Ok((File::new(handle, access.writes, access.appends), node))
         } else {
             Err(Errno::ESTALE)
