@@ -28,12 +28,19 @@ mod handle;
 mod host;
 #[cfg(all(target_os = "linux", feature = "fuse-mount"))]
 pub mod mount;
+#[cfg_attr(not(target_os = "linux"), path = "overlay/absent.rs")]
+mod overlay;
 mod rules;
 mod server;
 #[cfg(unix)]
 mod sys;
 pub mod transfer;
 
+#[cfg(target_os = "linux")]
+pub use overlay::{
+    ApplyError, Caution, Change, Changes, ChangesError, Content, FileKind, FileState, OnConflict,
+    What,
+};
 pub use rules::{RuleError, Rules};
 pub use server::{
     CachePolicy, Config, Error, Fault, HardLinkPolicy, Limits, LockPolicy, Observer, Owner, Quota,

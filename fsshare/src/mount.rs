@@ -4,7 +4,12 @@
 //! permissions (`default_permissions`), as the kernel of a guest does.
 //!
 //! The bytes are those of the kernel's FUSE device (`Documentation/filesystems/fuse.rst`): a read gives one request, a write takes one
-//! reply. Each thread reads from a queue of its own (`FUSE_DEV_IOC_CLONE`).
+//! reply. Each thread reads from a queue of its own (`FUSE_DEV_IOC_CLONE`). Before it sleeps for the next request, one thread at a time looks
+//! out for it for a moment (`PATIENCE`), which spends a processor's time to save that of waking up.
+//!
+//! Where the kernel can (Linux 6.9), it reads and writes the content of open files itself (passthrough, `FUSE_DEV_IOC_BACKING_OPEN`): no
+//! READ or WRITE comes to the server then. The server lets it do so only where it would have nothing to say: not on a share that is
+//! read-only or has a quota.
 
 use std::ffi::CString;
 use std::io::{self, IoSlice};
@@ -39,11 +44,12 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts `server` at the directory `at` and serves it with so many threads (one at least).
+    /// Mounts `server` at the directory `at` and serves it with so many threads (one at least), each with two descriptors.
     ///
     /// # Errors
-    /// `PermissionDenied`: mounting takes `CAP_SYS_ADMIN`. Otherwise what the host says of `/dev/fuse` and `at`.
-    pub fn new(server: Server, at: &Path, threads: usize) -> io::Result<Self> {
+    /// `PermissionDenied`: mounting takes `CAP_SYS_ADMIN`. Otherwise what the host says of `/dev/fuse`, `at` and threads. Nothing stays
+    /// mounted.
+    pub fn new(mut server: Server, at: &Path, threads: usize) -> io::Result<Self> {
         let at = at.canonicalize()?;
         let device = open_device(OFlags::empty())?;
         let options = format!(
@@ -51,6 +57,7 @@ impl Mount {
             device.as_raw_fd()
         );
         let options = CString::new(options)?;
+        server.pass_through_to(Box::new(Kernel(device.try_clone()?)));
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         rustix::mount::mount(
             c"cofferdam",
@@ -59,31 +66,44 @@ impl Mount {
             flags,
             options.as_c_str(),
         )?;
-        let mut server = server;
-        server.pass_through_to(Box::new(Kernel(device.try_clone()?)));
         let mut mount = Self {
             at,
             threads: Vec::new(),
         };
+        if let Err(error) = mount.start(server, &device, threads.max(1)) {
+            // Perhaps no thread serves it, by which a drop would know that it is there.
+            mount.unmount();
+            mount.join();
+            return Err(error);
+        }
+        Ok(mount)
+    }
+
+    fn start(&mut self, server: Server, device: &OwnedFd, threads: usize) -> io::Result<()> {
         let server = Arc::new(server);
         let polled = Arc::new(AtomicBool::new(false));
-        for _ in 0..threads.max(1) {
+        for _ in 0..threads {
             let (server, polled) = (Arc::clone(&server), Arc::clone(&polled));
             let queue = Queue {
-                waiting: another_queue(&device, OFlags::empty())?,
-                polling: another_queue(&device, OFlags::NONBLOCK)?,
+                waiting: another_queue(device, OFlags::empty())?,
+                polling: another_queue(device, OFlags::NONBLOCK)?,
                 polled,
             };
             let thread = thread::Builder::new().name("fuse".into());
             let thread = thread.spawn(move || serve(&server, &queue))?;
-            mount.threads.push(thread);
+            self.threads.push(thread);
         }
-        Ok(mount)
+        Ok(())
     }
 
     /// Waits until someone else unmounts the share.
     pub fn wait(mut self) {
         self.join();
+    }
+
+    fn unmount(&self) {
+        // It fails where someone else was faster.
+        let _ = rustix::mount::unmount(&self.at, UnmountFlags::FORCE | UnmountFlags::DETACH);
     }
 
     fn join(&mut self) {
@@ -99,7 +119,7 @@ impl Drop for Mount {
         // Its threads end with the mount, and what someone else mounts there afterwards is not ours.
         let is_mounted = self.threads.iter().any(|thread| !thread.is_finished());
         if is_mounted {
-            let _ = rustix::mount::unmount(&self.at, UnmountFlags::FORCE | UnmountFlags::DETACH);
+            self.unmount();
         }
         self.join();
     }

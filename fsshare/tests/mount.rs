@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
+use std::process::Command;
 
 use fsshare::mount::Mount;
 use fsshare::{Config, Rules, Server};
@@ -97,6 +98,59 @@ fn the_end_of_the_mount_ends_the_view() {
     drop(share.mount.take());
     assert_eq!(fs::read_dir(&share.seen).unwrap().count(), 0);
     assert!(share.host.join("file").exists());
+}
+
+/// Set where this program was started again, with few descriptors.
+const FEW: &str = "COFFERDAM_FEW_DESCRIPTORS";
+
+#[test]
+fn what_cannot_be_served_does_not_stay_mounted() {
+    let name = "what_cannot_be_served_does_not_stay_mounted";
+    if std::env::var_os(FEW).is_some() {
+        return mount_with_few_descriptors();
+    }
+    if mounted(name, |_| ()).is_none() {
+        return;
+    }
+    // The limit is the whole process's, and the other tests run beside this one.
+    let again = Command::new("sh")
+        .args(["-c", "ulimit -n 400 && exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(FEW, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(
+        again.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
+/// Mounts with no descriptor left, with one left, with two, until it works.
+fn mount_with_few_descriptors() {
+    let place = TempDir::new().unwrap();
+    let (host, seen) = (place.path().join("host"), place.path().join("seen"));
+    fs::create_dir(&host).unwrap();
+    fs::create_dir(&seen).unwrap();
+    // The device twice, and two queues of two threads.
+    for spare in 0..=6 {
+        let server = Server::new(Config::new(File::open(&host).unwrap().into())).unwrap();
+        let mut taken = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            taken.push(file);
+        }
+        taken.truncate(taken.len() - spare);
+        let mount = Mount::new(server, &seen, 2);
+        drop(taken);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let is_there = mounts.contains(&format!(" {} ", seen.display()));
+        assert_eq!(
+            (mount.is_ok(), is_there),
+            (spare == 6, spare == 6),
+            "{spare}"
+        );
+    }
 }
 
 #[test]

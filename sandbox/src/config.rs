@@ -154,10 +154,17 @@ impl SandboxBuilder {
         self
     }
 
-    /// How much the guest may add to each share: bytes, as the files' sizes tell them (holes count), and files, directories and symbolic
-    /// links. Beyond it the guest gets `EDQUOT`. No limit unless set.
-    pub const fn quota(mut self, bytes: Option<u64>, inodes: Option<u64>) -> Self {
-        self.rules.quota = (bytes, inodes);
+    /// How many bytes the guest may add to each share, as the files' sizes tell them: holes count. Beyond it the guest gets `EDQUOT`. No
+    /// limit unless set.
+    pub const fn quota_bytes(mut self, bytes: u64) -> Self {
+        self.rules.quota_bytes = Some(bytes);
+        self
+    }
+
+    /// How many files, directories and symbolic links the guest may add to each share. Beyond it the guest gets `EDQUOT`. No limit unless
+    /// set.
+    pub const fn quota_files(mut self, count: u64) -> Self {
+        self.rules.quota_files = Some(count);
         self
     }
 

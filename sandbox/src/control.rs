@@ -8,6 +8,7 @@ use hv_core::Fault;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::refusal::Refusal;
 use crate::timeline::Phase;
 
 /// Most bytes of one encoded report.
@@ -21,16 +22,16 @@ pub(crate) enum Report {
     /// A device does not work any more; the machine goes on. One line for a person.
     Broken(String),
     /// The guest was kept from a file of a share.
-    Kept(crate::refusal::Refusal),
-    /// The machine could not be built.
     Refused(Refusal),
+    /// The machine was not started.
+    NotStarted(StartFailure),
     /// The machine ran and has ended.
     Ended(MachineEnd),
 }
 
 /// Why a worker did not start the machine.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Refusal {
+pub(crate) struct StartFailure {
     /// Whose doing it is.
     pub(crate) fault: FaultCode,
     /// One line for a person.
@@ -115,17 +116,18 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Report>, MalformedR
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refusal::RefusalReason;
 
     fn reports() -> Vec<Report> {
         vec![
             Report::Phase(Phase::VcpuEntered, 17),
             Report::Broken("virtio-fs device: why".into()),
-            Report::Refused(Refusal {
+            Report::NotStarted(StartFailure {
                 fault: FaultCode::Caller,
                 message: "no".into(),
             }),
-            Report::Kept(crate::refusal::Refusal {
-                reason: crate::refusal::RefusalReason::Protected,
+            Report::Refused(Refusal {
+                reason: RefusalReason::Protected,
                 path: "a/.git/hooks".into(),
             }),
             Report::Ended(MachineEnd::Crash("triple fault".into())),

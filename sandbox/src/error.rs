@@ -43,9 +43,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The machine could not be built.
+    /// The machine could not be started.
     #[error("{message}")]
-    Refused {
+    NotStarted {
         /// Whose doing it is.
         fault: Fault,
         /// One line, with what to do where something can be done.
@@ -74,7 +74,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::Path { .. } | Self::Busy { .. } => Fault::Caller,
             Self::Host { .. } => Fault::Host,
-            Self::Refused { fault, .. } => *fault,
+            Self::NotStarted { fault, .. } => *fault,
             Self::StartTimeout { .. } | Self::Ended(_) => Fault::Guest,
             Self::Agent(error) => error.fault(),
         }

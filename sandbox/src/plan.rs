@@ -77,8 +77,10 @@ pub(crate) struct RulePlan {
     pub(crate) protected: Vec<String>,
     /// Whether files of several names may be changed: see [`HardLinkPolicy`].
     pub(crate) hard_links_writable: bool,
-    /// Bytes and inodes that the guest may add to each share: see [`Quota`].
-    pub(crate) quota: (Option<u64>, Option<u64>),
+    /// Bytes that the guest may add to each share: see [`Quota`].
+    pub(crate) quota_bytes: Option<u64>,
+    /// Files, directories and symbolic links that it may add.
+    pub(crate) quota_files: Option<u64>,
 }
 
 impl Default for RulePlan {
@@ -88,15 +90,18 @@ impl Default for RulePlan {
             hidden: Vec::new(),
             protected: Vec::new(),
             hard_links_writable: false,
-            quota: (None, None),
+            quota_bytes: None,
+            quota_files: None,
         }
     }
 }
 
 impl RulePlan {
     pub(crate) fn quota(&self) -> Quota {
-        let (bytes, inodes) = self.quota;
-        Quota { bytes, inodes }
+        Quota {
+            bytes: self.quota_bytes,
+            inodes: self.quota_files,
+        }
     }
 
     pub(crate) fn hard_links(&self) -> HardLinkPolicy {

@@ -22,7 +22,7 @@ pub enum RefusalReason {
 pub struct Refusal {
     /// Why.
     pub reason: RefusalReason,
-    /// The path below the share's root, safe to print; of a long one the first 300 characters.
+    /// The path below the share's root, safe to print; of a long one the last 300 characters.
     pub path: String,
 }
 

@@ -18,7 +18,7 @@ use crate::error::{EndReason, Error, Result};
 use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
 use crate::protocol::{BootFacts, Configure, Mount, Octets};
 use crate::refusal::Refusal;
-use crate::text::printable;
+use crate::text::{printable, printable_path};
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
 use crate::worker::WORKER_VARIABLE;
 
@@ -60,7 +60,7 @@ struct Watched {
 #[derive(Clone, Debug)]
 enum End {
     /// It never ran a machine.
-    Refused(Fault, String),
+    NotStarted(Fault, String),
     /// The machine ran.
     Ran(EndReason),
 }
@@ -284,14 +284,14 @@ impl End {
     fn reason(self) -> EndReason {
         match self {
             Self::Ran(reason) => reason,
-            Self::Refused(_, message) => EndReason::WorkerDied(message),
+            Self::NotStarted(_, message) => EndReason::WorkerDied(message),
         }
     }
 
     fn error(self) -> Error {
         match self {
             Self::Ran(reason) => Error::Ended(reason),
-            Self::Refused(fault, message) => Error::Refused { fault, message },
+            Self::NotStarted(fault, message) => Error::NotStarted { fault, message },
         }
     }
 }
@@ -326,7 +326,7 @@ impl Watched {
         if refusals.len() < MAX_REFUSALS {
             refusals.push(Refusal {
                 reason: refusal.reason,
-                path: printable(&refusal.path),
+                path: printable_path(&refusal.path),
             });
         }
     }
@@ -437,11 +437,11 @@ impl Supervisor {
                     Some(Ok(Report::Phase(phase, at))) => {
                         self.watched.mark(phase, at);
                         if let Err(message) = self.room(phase) {
-                            return self.refuse(message).await;
+                            return self.give_up(message).await;
                         }
                     }
                     Some(Ok(Report::Broken(device))) => self.watched.note_broken(&device),
-                    Some(Ok(Report::Kept(refusal))) => self.watched.note_refusal(&refusal),
+                    Some(Ok(Report::Refused(refusal))) => self.watched.note_refusal(&refusal),
                     Some(Ok(report)) => last = Some(report),
                     Some(Err(_)) | None => break,
                 },
@@ -467,10 +467,10 @@ impl Supervisor {
         }
     }
 
-    async fn refuse(mut self, message: String) -> End {
+    async fn give_up(mut self, message: String) -> End {
         self.process.kill();
         self.process.wait().await;
-        End::Refused(Fault::Host, message)
+        End::NotStarted(Fault::Host, message)
     }
 
     fn take_console(&self, buffer: &[u8], count: usize) {
@@ -486,7 +486,7 @@ impl Supervisor {
             while let Some(Ok(report)) = self.process.report().await {
                 match report {
                     Report::Phase(..) | Report::Broken(_) => {}
-                    Report::Kept(refusal) => self.watched.note_refusal(&refusal),
+                    Report::Refused(refusal) => self.watched.note_refusal(&refusal),
                     report => last = Some(report),
                 }
             }
@@ -507,8 +507,8 @@ impl Supervisor {
 
     fn end(&self, last: Option<Report>, words: String) -> End {
         match last {
-            Some(Report::Refused(refusal)) => {
-                End::Refused(refusal.fault.into(), printable(&refusal.message))
+            Some(Report::NotStarted(failure)) => {
+                End::NotStarted(failure.fault.into(), printable(&failure.message))
             }
             Some(Report::Ended(end)) => End::Ran(self.reason(end)),
             _ if self.killed => End::Ran(EndReason::Killed),

@@ -1,12 +1,24 @@
 //! Text of a guest or a worker on its way to a person's terminal.
 
+/// Most characters of a text that are kept.
+const LONGEST: usize = 300;
+
 /// `text` without control characters and invisible ones that reorder or hide text, and at most 300
 /// characters of it: a guest's escape sequences are not to act on the terminal of who reads it.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control() && !is_format(*c))
-        .take(300)
+    harmless(text).take(LONGEST).collect()
+}
+
+/// As [`printable`], for a path: of a long one the end is kept, which says which file it is.
+pub(crate) fn printable_path(path: &str) -> String {
+    let length = harmless(path).count();
+    harmless(path)
+        .skip(length.saturating_sub(LONGEST))
         .collect()
+}
+
+fn harmless(text: &str) -> impl Iterator<Item = char> {
+    text.chars().filter(|c| !c.is_control() && !is_format(*c))
 }
 
 const fn is_format(c: char) -> bool {
@@ -26,7 +38,20 @@ mod tests {
             ("two\nlines\r", "twolines"),
         ] {
             assert_eq!(printable(text), expected);
+            assert_eq!(printable_path(text), expected);
         }
-        assert_eq!(printable(&"x".repeat(1000)).len(), 300);
+    }
+
+    #[test]
+    fn of_a_long_text_the_begin_is_kept_and_of_a_long_path_the_end() {
+        let long = format!("begin{}\x1b/ümlaut", "x".repeat(LONGEST));
+        assert_eq!(
+            printable(&long),
+            format!("begin{}", "x".repeat(LONGEST - "begin".len()))
+        );
+        assert_eq!(
+            printable_path(&long),
+            format!("{}/ümlaut", "x".repeat(LONGEST - "/umlaut".len()))
+        );
     }
 }

@@ -35,11 +35,15 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Both servers get as many descriptors as they may: the peer needs one for each file.
 const MANY_DESCRIPTORS: &str = "ulimit -n $(ulimit -H -n) && exec \"$@\"";
 
+/// How many descriptors a server gets.
+pub(crate) fn most_descriptors() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
 /// How many of `wanted` files the peer can hold.
 pub(crate) fn fit(wanted: u64) -> u64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let most = limit.maximum.unwrap_or(u64::MAX);
-    wanted.min(most / 4 * 3)
+    wanted.min(most_descriptors() / 4 * 3)
 }
 
 impl Server {

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use self::tally::Tally;
+pub(crate) use self::tally::Tally;
 use crate::{
     guest::{self, Part},
     host,

@@ -115,19 +115,7 @@ fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> Sandbo
         };
         builder = builder.mount(mount);
     }
-    if options.no_usual_rules {
-        builder = builder.without_usual_rules();
-    }
-    let bytes = options.quota.map(|mib| mib.saturating_mul(1 << 20));
-    builder = builder.quota(bytes, options.quota_files);
-    if options.writable_hard_links {
-        builder = builder.writable_hard_links();
-    }
-    builder = options.hide.iter().fold(builder, SandboxBuilder::hide);
-    builder = options
-        .protect
-        .iter()
-        .fold(builder, SandboxBuilder::protect);
+    builder = rules(options, builder);
     if let Some((uid, gid)) = options.user.as_deref().and_then(owner) {
         builder = builder.owner(uid, gid);
     }
@@ -138,6 +126,27 @@ fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> Sandbo
         .kernel_arg
         .iter()
         .fold(builder, SandboxBuilder::kernel_arg)
+}
+
+/// What the command may do in the workspace.
+fn rules(options: &RunOptions, mut builder: SandboxBuilder) -> SandboxBuilder {
+    if options.no_usual_rules {
+        builder = builder.without_usual_rules();
+    }
+    if let Some(mib) = options.quota {
+        builder = builder.quota_bytes(mib.saturating_mul(1 << 20));
+    }
+    if let Some(count) = options.quota_files {
+        builder = builder.quota_files(count);
+    }
+    if options.writable_hard_links {
+        builder = builder.writable_hard_links();
+    }
+    builder = options.hide.iter().fold(builder, SandboxBuilder::hide);
+    options
+        .protect
+        .iter()
+        .fold(builder, SandboxBuilder::protect)
 }
 
 /// The numbers of a user, where they are known without asking the guest.

@@ -2,34 +2,41 @@
 //!
 //! The server above works with a [`Host`] and three kinds of handle: a [`Node`] (some object in the tree, not open for
 //! I/O), a [`File`] and a [`Directory`]. A node is found by one [`Name`](crate::abi::Name) relative to another node and never by a path; a
-//! file is opened from its node and never by a name. Each system's module offers the same types and methods. What in them
-//! needs no system is in modules of its own that are compiled for their tests everywhere.
+//! file is opened from its node and never by a name.
+//!
+//! [`layers`] makes one tree of what the guest changed and what the host has; below it are the host's own calls. Each system's module offers
+//! the same types and methods. What in them needs no system is in modules of its own that are compiled for their tests everywhere.
 
+mod layers;
 #[cfg(target_os = "linux")]
-mod linux;
+pub(crate) mod linux;
 #[cfg(any(not(target_os = "linux"), test))]
 mod listing;
 #[cfg(target_os = "macos")]
-mod macos;
+pub(crate) mod macos;
+#[cfg(not(target_os = "linux"))]
+mod no_marks;
 #[cfg(any(windows, test))]
 mod reparse;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
-mod windows;
+pub(crate) mod windows;
 #[cfg(any(windows, test))]
 mod windows_info;
 #[cfg(any(windows, test))]
 mod windows_names;
 
 #[cfg(target_os = "linux")]
-use linux as os;
+pub(crate) use linux as os;
 #[cfg(target_os = "macos")]
-use macos as os;
+pub(crate) use macos as os;
 #[cfg(windows)]
-use windows as os;
+pub(crate) use windows as os;
 
-pub(crate) use os::{Directory, Host, Node};
+#[cfg(target_os = "linux")]
+pub(crate) use layers::copy_xattrs;
+pub(crate) use layers::{Directory, Host, Node, Over};
 #[cfg(unix)]
 pub(crate) use unix::{AccessMode, File};
 #[cfg(windows)]
@@ -37,11 +44,14 @@ pub(crate) use windows::{AccessMode, File};
 
 /// Type bits of a mode.
 const TYPE_MASK: u32 = 0o170_000;
+/// Longest value of an extended attribute, bytes (`XATTR_SIZE_MAX`); a list of them is not longer.
+pub(crate) const LONGEST_XATTR: usize = 64 << 10;
 /// Permission bits that a guest may set: no set-user-id, no set-group-id.
-#[cfg(unix)]
 pub(crate) const SETTABLE_MODE: u32 = 0o1777;
 /// Set-user-id and set-group-id.
 const PRIVILEGE_BITS: u32 = 0o6000;
+/// Set-user-id of a directory, which means nothing to the host: the directory hides what is below it, see [`layers`].
+const OPAQUE: u32 = 0o4000;
 
 /// What is asked of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +79,8 @@ pub(crate) enum Requirement {
     Proc,
     /// The calls that keep to a directory, or a root that is one.
     Confinement,
+    /// A directory for changes, whose file system keeps FIFOs and a directory's set-user-id, and says of what type an entry is.
+    Changes,
 }
 
 /// What a node is.
@@ -116,6 +128,17 @@ pub(crate) struct Identity {
     pub(crate) inode: u64,
 }
 
+/// Which tree a node is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layer {
+    /// There is no other: the guest changes the host's tree.
+    Only,
+    /// The one that takes what the guest changes.
+    Upper,
+    /// The host's, below an upper one, which the guest does not change.
+    Lower,
+}
+
 /// Attributes of a node as the host tells them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attributes {
@@ -136,11 +159,26 @@ pub(crate) struct Attributes {
     pub(crate) changed: Time,
     /// Creation, where the host's file system records it.
     pub(crate) born: Option<Time>,
+    pub(crate) layer: Layer,
 }
 
 impl Attributes {
     pub(crate) fn kind(&self) -> Kind {
         Kind::of_mode(self.mode)
+    }
+
+    /// Whether it is a directory of an upper tree of which nothing is in the lower one, whatever that has by its name.
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.kind() == Kind::Directory && self.mode & OPAQUE != 0
+    }
+
+    /// As of a node in that layer.
+    fn in_layer(mut self, layer: Layer) -> Self {
+        if self.kind() == Kind::Directory {
+            self.mode &= !OPAQUE;
+        }
+        self.layer = layer;
+        self
     }
 
     pub(crate) fn has_privilege_bits(&self) -> bool {

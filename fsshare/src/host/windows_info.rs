@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::listing::Listed;
-use super::{Attributes, Identity, Kind, NewTime, Space, Time, reparse, windows_names};
+use super::{Attributes, Identity, Kind, Layer, NewTime, Space, Time, reparse, windows_names};
 use crate::errno::Errno;
 
 /// `FILE_ATTRIBUTE_READONLY`.
@@ -156,6 +156,7 @@ impl All {
             modified: time(self.basic.modified),
             changed: time(self.basic.changed),
             born: Some(time(self.basic.created)),
+            layer: Layer::Only,
         }
     }
 }

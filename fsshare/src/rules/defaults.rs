@@ -84,6 +84,23 @@ const TOOLS: &[&str] = &[
     "!node_modules/**/.github/workflows",
 ];
 
+/// What build tools of the host run or obey when its user asks them to build something.
+#[cfg(target_os = "linux")]
+const BUILDS: &[&str] = &[
+    "{Makefile,makefile,GNUmakefile,*.mk,justfile,Justfile,Rakefile,Taskfile.yml}",
+    "{CMakeLists.txt,*.cmake,meson.build,SConstruct,configure,configure.ac}",
+    "{package.json,.pnpmfile.cjs,*.config.js,*.config.cjs,*.config.mjs,*.config.ts}",
+    "{build.rs,Cargo.toml,rust-toolchain,rust-toolchain.toml}",
+    "{setup.py,setup.cfg,pyproject.toml,conftest.py,tox.ini,noxfile.py,pytest.ini,sitecustomize.py,*.pth}",
+    "{Dockerfile,Dockerfile.*,Containerfile,docker-compose*.yml,docker-compose*.yaml,compose*.yml,compose*.yaml}",
+    "{build.gradle,build.gradle.kts,settings.gradle,gradlew,mvnw,pom.xml,build.xml}",
+    "{Gemfile,*.gemspec,composer.json,mix.exs,dune,flake.nix,default.nix,shell.nix,BUILD,BUILD.bazel,WORKSPACE,.bazelrc}",
+    "{Jenkinsfile,azure-pipelines.yml,.travis.yml,bitbucket-pipelines.yml,.drone.yml}",
+    "{.circleci,.buildkite}",
+    "{.gitattributes,.gitmodules,.editorconfig,.tool-versions,.mise.toml,.nvmrc}",
+    "{AGENTS.md,CLAUDE.md,GEMINI.md,.cursorrules,.windsurfrules,.aider.conf.yml}",
+];
+
 impl Rules {
     /// Hides the usual places of secrets, and protects what the host's git, editors, shells and build services run.
     ///
@@ -106,14 +123,34 @@ impl Rules {
         for pattern in HIDDEN {
             rules.hide(pattern)?;
         }
-        for pattern in GIT.iter().chain(TOOLS) {
+        rules.protect_tools()?;
+        Ok(rules)
+    }
+
+    /// What programs of the host run or obey: without being asked to, or when their user builds something.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn run_on_host() -> Self {
+        Self::try_run_on_host().unwrap_or_default()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn try_run_on_host() -> Result<Self, RuleError> {
+        let mut rules = Self::none();
+        for pattern in BUILDS {
             rules.protect(pattern)?;
         }
+        rules.protect_tools()?;
+        Ok(rules)
+    }
+
+    fn protect_tools(&mut self) -> Result<(), RuleError> {
+        for pattern in GIT.iter().chain(TOOLS) {
+            self.protect(pattern)?;
+        }
         for pattern in GIT_CONFIGS {
-            rules.add(pattern, Guard::GitConfig, false)?;
+            self.add(pattern, Guard::GitConfig, false)?;
         }
         // A `.git` that is no directory leads git to a repository elsewhere.
-        rules.add(".git", Guard::Protected, true)?;
-        Ok(rules)
+        self.add(".git", Guard::Protected, true)
     }
 }

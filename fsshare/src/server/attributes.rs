@@ -6,7 +6,7 @@ use super::Server;
 use super::inodes::Inode;
 use crate::abi::{SetAttrFlags, wire};
 use crate::errno::Errno;
-use crate::host::{AccessMode, Attributes, NewTime, Time};
+use crate::host::{AccessMode, Attributes, Layer, NewTime, Time};
 
 /// Nanoseconds of a second.
 const SECOND: u32 = 1_000_000_000;
@@ -14,6 +14,8 @@ const SECOND: u32 = 1_000_000_000;
 const BASIC: u32 = 0x7ff;
 /// `STATX_BTIME`: the time of creation.
 const BIRTH: u32 = 0x800;
+/// Bit of the numbers of an upper tree's nodes.
+const UPPER: u64 = 1 << 63;
 
 impl Server {
     /// GETATTR.
@@ -50,6 +52,11 @@ impl Server {
         self.owners.change(&inode.node.attributes()?, uid, gid)?;
         let (accessed, modified) = new_times(valid, changes)?;
         if valid.contains(SetAttrFlags::SIZE) {
+            inode.may_change()?;
+        }
+        let is_emptied = valid.contains(SetAttrFlags::SIZE) && changes.size == 0;
+        let inode = self.own(inode, is_emptied)?;
+        if valid.contains(SetAttrFlags::SIZE) {
             self.truncate(&inode, valid, changes)?;
         }
         if valid.contains(SetAttrFlags::MODE) {
@@ -71,7 +78,6 @@ impl Server {
         valid: SetAttrFlags,
         changes: &wire::SetAttrIn,
     ) -> Result<(), Errno> {
-        inode.may_change()?;
         i64::try_from(changes.size).map_err(|_| Errno::EFBIG)?;
         self.host.drop_privilege_bits(&inode.node)?;
         if valid.contains(SetAttrFlags::FH) {
@@ -125,7 +131,7 @@ impl Server {
     fn attr(&self, attributes: &Attributes) -> wire::Attr {
         let (uid, gid) = self.owners.shown(attributes);
         wire::Attr {
-            ino: attributes.identity.inode,
+            ino: number(attributes),
             size: attributes.size,
             blocks: attributes.blocks,
             atime: attributes.accessed.seconds.cast_unsigned(),
@@ -157,7 +163,7 @@ impl Server {
             uid,
             gid,
             mode: u16::try_from(attributes.mode).unwrap_or(0),
-            ino: attributes.identity.inode,
+            ino: number(attributes),
             size: attributes.size,
             blocks: attributes.blocks,
             atime: sx_time(attributes.accessed),
@@ -166,6 +172,14 @@ impl Server {
             mtime: sx_time(attributes.modified),
             ..wire::Statx::default()
         }
+    }
+}
+
+/// The inode number that the guest is told. Two trees may be of two file systems, each with its own numbers.
+fn number(attributes: &Attributes) -> u64 {
+    match attributes.layer {
+        Layer::Only | Layer::Lower => attributes.identity.inode,
+        Layer::Upper => attributes.identity.inode ^ UPPER,
     }
 }
 

@@ -13,6 +13,14 @@ use crate::rules::Rules;
 pub struct Config {
     /// The directory that the guest sees as its root, open in any mode (`O_PATH` will do on Linux).
     pub root: OwnedHandle,
+    /// A directory of the host that takes what the guest changes, so that the tree stays as it is: empty, or left by an earlier share of the same
+    /// tree, which then goes on. One share at a time may have it. What was changed is told by [`Changes`](crate::Changes).
+    ///
+    /// Locks are the guest's then, and a directory of the tree cannot be renamed (`EXDEV`; programs copy it). A file that is open while the host
+    /// changes it may be seen in either form; the guest keeps its own form of what it has changed.
+    ///
+    /// On Linux only; elsewhere no server is made with one.
+    pub overlay: Option<OwnedHandle>,
     /// Whether every request that would change the tree fails with `EROFS`.
     pub read_only: bool,
     /// Which names the guest does not see, and which it cannot change.
@@ -38,6 +46,7 @@ impl Config {
     pub fn new(root: OwnedHandle) -> Self {
         Self {
             root,
+            overlay: None,
             read_only: false,
             rules: Rules::none(),
             hard_links: HardLinkPolicy::default(),

@@ -22,7 +22,7 @@ impl Server {
         let directory = self.host.open_directory(&inode.node)?;
         let fh = self
             .directories
-            .insert(Open::new(inode, directory, (false, false), place));
+            .insert(Open::new(inode, directory, (false, false)), place);
         let mut reply = OpenReply::empty();
         let keeps = OpenReply::CACHE_DIR | OpenReply::KEEP_CACHE;
         reply.set(keeps, self.cache.keep_pages);

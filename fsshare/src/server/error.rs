@@ -27,6 +27,11 @@ pub enum Error {
         "the host does not open the share's root as a confined directory; give a directory that this user may read, on Linux 5.8 or later, or on macOS on a volume that finds files by their numbers (APFS, HFS+)"
     )]
     Root(#[source] io::Error),
+    /// The directory for what the guest changes cannot be used.
+    #[error(
+        "the host does not keep a share's changes in the directory that it was given for them; give a directory that this user may write, on ext4, XFS, Btrfs or tmpfs"
+    )]
+    Overlay(#[source] io::Error),
     /// `/proc/self/fd` cannot be used.
     #[error(
         "the host's /proc/self/fd is not to be had; mount /proc, and make the server before confining the process"
@@ -65,7 +70,9 @@ impl Error {
     /// Whose fault it was.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Root(_) | Self::MaxWrite(_) | Self::Transfer(_) => Fault::Caller,
+            Self::Root(_) | Self::Overlay(_) | Self::MaxWrite(_) | Self::Transfer(_) => {
+                Fault::Caller
+            }
             Self::Proc(_) | Self::Descriptors { .. } => Fault::Host,
             Self::Request(_) | Self::NoRoom { .. } => Fault::Guest,
         }

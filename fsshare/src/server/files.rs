@@ -47,10 +47,13 @@ impl Server {
         flags: OpenFlags,
         place: Place,
     ) -> Result<wire::OpenOut, Errno> {
-        if flags.changes() {
-            inode.may_change()?;
-        }
         let truncates = flags.contains(OpenFlags::TRUNC);
+        let inode = if flags.changes() {
+            inode.may_change()?;
+            self.own(inode, truncates)?
+        } else {
+            inode
+        };
         if truncates {
             self.host.drop_privilege_bits(&inode.node)?;
         }
@@ -89,8 +92,8 @@ impl Server {
         // The kernel takes one or the other.
         let keeps = self.cache.keep_pages && backing.is_none();
         reply.set(OpenReply::KEEP_CACHE, keeps);
-        let open = Open::new(inode, file, (what.privileged, what.appends), place);
-        let fh = self.files.insert(open);
+        let open = Open::new(inode, file, (what.privileged, what.appends));
+        let fh = self.files.insert(open, place);
         wire::OpenOut {
             fh,
             open_flags: reply.bits(),
@@ -108,6 +111,7 @@ impl Server {
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
         let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, false)?;
+        let parent = self.own(parent, false)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
         let at = (state, Some((&*parent, name)));
         match self.make_file(&parent, name, flags, mode) {
@@ -145,7 +149,7 @@ impl Server {
         flags: OpenFlags,
         mode: u32,
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
-        let parent = self.node(parent)?;
+        let parent = self.own(self.node(parent)?, false)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
         let charge = self.charge_inode()?;
         let exclusive = flags.contains(OpenFlags::EXCL);

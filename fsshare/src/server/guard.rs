@@ -1,7 +1,8 @@
 //! What the rules make of a request.
 //!
-//! Requests run side by side, but for one kind that runs alone: a rename between names of which a rule has something to say. What it moves
-//! is looked at first, and until it is done nobody may give the old name to something else, or write through a handle that is open.
+//! Requests run side by side, but for two kinds that run alone. One is a rename between names of which a rule has something to say: what it moves
+//! is looked at first, and until it is done nobody may give the old name to something else, or write through a handle that is open. The
+//! other is whatever may have to copy a node up ([`copy_up`](super::copy_up)).
 
 use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
@@ -31,7 +32,7 @@ pub(super) struct End<'a> {
 impl Server {
     /// Waits for the request's turn.
     pub(super) fn turn(&self, request: &Request<'_>) -> Turn<'_> {
-        if self.is_checked_rename(request) {
+        if self.is_checked_rename(request) || self.copies_up(request) {
             let guard = self.turns.write();
             Turn::Alone {
                 _guard: guard.unwrap_or_else(PoisonError::into_inner),

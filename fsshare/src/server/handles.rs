@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::budget::Place;
 use super::inodes::Inode;
@@ -18,24 +18,17 @@ pub(super) struct Open<T> {
     pub(super) appends: bool,
     /// Whether the file had set-user-id or set-group-id when it was opened, and nothing was written yet.
     privileged: AtomicBool,
-    _place: Place,
 }
 
 pub(super) type OpenFile = Open<File>;
 
 impl<T> Open<T> {
-    pub(super) fn new(
-        inode: Arc<Inode>,
-        object: T,
-        (privileged, appends): (bool, bool),
-        place: Place,
-    ) -> Self {
+    pub(super) fn new(inode: Arc<Inode>, object: T, (privileged, appends): (bool, bool)) -> Self {
         Self {
             inode,
             object,
             appends,
             privileged: AtomicBool::new(privileged),
-            _place: place,
         }
     }
 }
@@ -53,10 +46,17 @@ impl OpenFile {
     }
 }
 
+/// What a number stands for.
+#[derive(Debug)]
+struct Handle<T> {
+    open: Arc<Open<T>>,
+    _place: Place,
+}
+
 /// All open files, or all open directories.
 #[derive(Debug)]
 pub(super) struct Handles<T> {
-    table: RwLock<HashMap<u64, Arc<Open<T>>>>,
+    table: RwLock<HashMap<u64, Handle<T>>>,
     next: AtomicU64,
 }
 
@@ -72,49 +72,63 @@ impl<T> Handles<T> {
     }
 
     /// Gives `open` a number, which is never given again.
-    pub(super) fn insert(&self, open: Open<T>) -> u64 {
+    pub(super) fn insert(&self, open: Open<T>, place: Place) -> u64 {
         let fh = self.next.fetch_add(1, Ordering::Relaxed);
-        self.table
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(fh, Arc::new(open));
+        let handle = Handle {
+            open: Arc::new(open),
+            _place: place,
+        };
+        self.write().insert(fh, handle);
         fh
     }
 
     /// What is open under the number, if it is the node that the guest says it is.
     pub(super) fn get(&self, fh: u64, node: u64) -> Result<Arc<Open<T>>, Errno> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.read();
         table
             .get(&fh)
-            .filter(|open| open.inode.id == node)
-            .cloned()
+            .filter(|handle| handle.open.inode.id == node)
+            .map(|handle| Arc::clone(&handle.open))
             .ok_or(Errno::EBADF)
     }
 
     /// Closes it, once no other request works with it.
     pub(super) fn remove(&self, fh: u64, node: u64) -> Result<(), Errno> {
         self.get(fh, node)?;
-        let closed = self
-            .table
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&fh);
+        let closed = self.write().remove(&fh);
         drop(closed);
         Ok(())
     }
 
     /// The nodes that are open and are this object, also those whose number the guest has forgotten meanwhile.
     pub(super) fn inodes_of(&self, identity: Identity) -> Vec<Arc<Inode>> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let inodes = table.values().map(|open| &open.inode);
+        let table = self.read();
+        let inodes = table.values().map(|handle| &handle.open.inode);
         let same = inodes.filter(|inode| inode.identity() == identity);
         same.cloned().collect()
     }
 
+    /// What is open of a node that has become `inode` is opened anew. What cannot be stays as it was opened.
+    pub(super) fn reopen(&self, inode: &Arc<Inode>, open: impl Fn() -> Result<T, Errno>) {
+        let mut table = self.write();
+        let handles = table.values_mut();
+        for handle in handles.filter(|handle| handle.open.inode.id == inode.id) {
+            if let Ok(object) = open() {
+                let appends = handle.open.appends;
+                handle.open = Arc::new(Open::new(Arc::clone(inode), object, (false, appends)));
+            }
+        }
+    }
+
     pub(super) fn clear(&self) {
-        self.table
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.write().clear();
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<u64, Handle<T>>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<u64, Handle<T>>> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

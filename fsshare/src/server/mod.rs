@@ -3,6 +3,7 @@
 mod attributes;
 mod budget;
 mod config;
+mod copy_up;
 mod directories;
 mod error;
 mod files;
@@ -40,14 +41,13 @@ use self::scratch::{Answer, Pool, Scratch};
 use self::session::Session;
 use crate::abi::{self, Operation, ParseError, Request, wire};
 use crate::errno::Errno;
-use crate::host::{Host, Requirement};
+use crate::host::{Host, LONGEST_XATTR, Requirement};
+use crate::overlay::{self, Origins};
 use crate::rules::Rules;
 use crate::transfer::{Reader, Writer};
 
 /// Room for the structures around the content of the largest request: those of SETXATTR and SYMLINK are under 5 KiB.
 const REQUEST_OVERHEAD: usize = 8 << 10;
-/// Longest value of an extended attribute, bytes (`XATTR_SIZE_MAX`); a list of them is not longer.
-const LONGEST_XATTR: usize = 64 << 10;
 
 /// One share, served to one guest.
 ///
@@ -68,6 +68,8 @@ pub struct Server {
     read_only: bool,
     rules: Rules,
     refusals: Refusals,
+    /// What the host had where the guest changed something, in an overlay.
+    origins: Option<Origins>,
     /// Who may run beside whom: see [`guard`].
     turns: RwLock<()>,
     cache: CachePolicy,
@@ -87,6 +89,7 @@ impl Server {
         let session = Session::new(&config);
         let Config {
             root,
+            overlay,
             read_only,
             rules,
             hard_links,
@@ -98,11 +101,26 @@ impl Server {
             ..
         } = config;
         let usage = Usage::of(quota);
+        let (over, origins) = match overlay {
+            Some(directory) => {
+                let (over, origins) = overlay::open(&directory, &root).map_err(Error::Overlay)?;
+                (Some(over), Some(origins))
+            }
+            None => (None, None),
+        };
+        let locks = if over.is_some() {
+            LockPolicy::Guest
+        } else {
+            locks
+        };
         let (host, root) =
-            Host::new(root, read_only).map_err(|(requirement, source)| match requirement {
-                Requirement::Proc => Error::Proc(source.into()),
-                Requirement::Confinement => Error::Root(source.into()),
-            })?;
+            Host::new(root, read_only, over).map_err(
+                |(requirement, source)| match requirement {
+                    Requirement::Proc => Error::Proc(source),
+                    Requirement::Confinement => Error::Root(source),
+                    Requirement::Changes => Error::Overlay(source),
+                },
+            )?;
         let inodes = Inodes::new(root, &limits, hard_links, usage.clone())
             .map_err(|errno| Error::Root(errno.into()))?;
         Ok(Self {
@@ -121,6 +139,7 @@ impl Server {
             read_only,
             rules,
             refusals: Refusals::to(observer),
+            origins,
             turns: RwLock::default(),
             cache,
             locks,
@@ -133,8 +152,8 @@ impl Server {
     /// leave times of access behind.
     #[cfg(feature = "fuse-mount")]
     pub(crate) fn pass_through_to(&mut self, kernel: Box<dyn Backing>) {
-        // What is limited has to be counted here.
-        if !self.read_only && self.usage.is_none() {
+        // What is limited has to be counted here, and what is copied up is another file then.
+        if !self.read_only && self.usage.is_none() && !self.host.is_overlay() {
             self.passthrough = Passthrough::to(kernel);
             self.session.offer_passthrough();
         }

@@ -91,6 +91,7 @@ impl Server {
         }
         let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, false)?;
+        let parent = self.own(parent, false)?;
         let place = self.inodes.reserve()?;
         let charge = self.charge_inode()?;
         let (_, node) = self
@@ -109,6 +110,7 @@ impl Server {
     ) -> Result<wire::EntryOut, Errno> {
         let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, true)?;
+        let parent = self.own(parent, false)?;
         let place = self.inodes.reserve()?;
         let charge = self.charge_inode()?;
         let node = self.host.make_directory(&parent.node, name, mode)?;
@@ -125,6 +127,7 @@ impl Server {
     ) -> Result<wire::EntryOut, Errno> {
         let parent = self.node(parent)?;
         let state = self.may_link(&parent, name)?;
+        let parent = self.own(parent, false)?;
         let place = self.inodes.reserve()?;
         let charge = self.charge_inode()?;
         let node = self.host.make_symlink(&parent.node, name, target)?;
@@ -156,6 +159,7 @@ impl Server {
         } else {
             self.may_make(&parent, name, false)?;
         }
+        let (inode, parent) = (self.own(inode, false)?, self.own(parent, false)?);
         self.host.link(&inode.node, &parent.node, name)?;
         let attributes = inode.node.attributes()?;
         // The guest counts a lookup for the reply. The new name may already be someone else's; the node is not.
@@ -168,6 +172,7 @@ impl Server {
     pub(super) fn unlink(&self, parent: u64, name: Name<'_>) -> Result<(), Errno> {
         let parent = self.node(parent)?;
         self.may_remove(&parent, name, false)?;
+        let parent = self.own_for_removal(parent, name)?;
         let victim = self.hold(&parent, name);
         self.host.unlink(&parent.node, name)?;
         self.lost(victim);
@@ -178,6 +183,7 @@ impl Server {
     pub(super) fn remove_directory(&self, parent: u64, name: Name<'_>) -> Result<(), Errno> {
         let parent = self.node(parent)?;
         self.may_remove(&parent, name, true)?;
+        let parent = self.own_for_removal(parent, name)?;
         let victim = self.hold(&parent, name);
         self.host.remove_directory(&parent.node, name)?;
         self.lost(victim);
@@ -220,6 +226,7 @@ impl Server {
         mode: RenameMode,
     ) -> Result<(), Errno> {
         let (source, target) = (self.node(from.0)?, self.node(to.0)?);
+        let (source, target) = self.own_for_rename((source, from.1), (target, to.1), mode)?;
         let end = |parent, name| End { parent, name };
         let checked = self.may_rename(end(&source, from.1), end(&target, to.1), mode)?;
         // What is moved is found by its new name from now on, also if it could not be held.

@@ -45,7 +45,7 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Identity, Time};
+    use crate::host::{Identity, Layer, Time};
 
     const OWNERS: Owners = Owners {
         host: (1000, 1001),
@@ -69,6 +69,7 @@ mod tests {
             modified: Time::default(),
             changed: Time::default(),
             born: None,
+            layer: Layer::Only,
         }
     }
 

@@ -26,16 +26,6 @@ pub enum Reason {
     HardLink,
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hidden => "hidden",
-            Self::Protected => "protected",
-            Self::HardLink => "has several names",
-        })
-    }
-}
-
 /// A file that the guest was kept from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refusal {
@@ -47,7 +37,7 @@ pub struct Refusal {
 
 /// Who wants to know. It is called on the thread that serves the guest, once for each different refusal, 256 times at most.
 pub trait Observer: fmt::Debug + Send + Sync {
-    /// The guest was kept from a file.
+    /// The guest was kept from a file. The server calls this while it holds locks: it must neither wait for anything nor call the server.
     fn refused(&self, refusal: &Refusal);
 }
 

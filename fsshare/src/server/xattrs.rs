@@ -3,10 +3,11 @@
 //! `security.*` would grant capabilities, `trusted.*` is the host administrator's, `system.*` are access lists that speak of
 //! the host's users.
 
+use super::Server;
 use super::scratch::{Answer, Scratch};
-use super::{LONGEST_XATTR, Server};
 use crate::abi::{XattrMode, XattrName, wire};
 use crate::errno::Errno;
+use crate::host::LONGEST_XATTR;
 
 /// The name space that the guest may use.
 const USER: &[u8] = b"user.";
@@ -49,6 +50,7 @@ impl Server {
         if value.len() > LONGEST_XATTR {
             return Err(Errno::E2BIG);
         }
+        let inode = self.own(inode, false)?;
         self.host.set_xattr(&inode.node, name, value, mode)
     }
 
@@ -74,6 +76,7 @@ impl Server {
     pub(super) fn remove_xattr(&self, node: u64, name: XattrName<'_>) -> Result<(), Errno> {
         let inode = self.node(node)?.changeable()?;
         changeable(name)?;
+        let inode = self.own(inode, false)?;
         self.host.remove_xattr(&inode.node, name)
     }
 }

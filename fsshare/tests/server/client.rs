@@ -26,6 +26,8 @@ pub(crate) struct Share {
     pub(crate) outside: PathBuf,
     sentinel: BTreeMap<PathBuf, String>,
     unique: AtomicU64,
+    /// Where an overlay keeps what is changed.
+    pub(crate) changes: PathBuf,
     /// Length of the pieces in which requests and replies lie, unless they are whole.
     pieces: Option<usize>,
     _place: TempDir,
@@ -47,15 +49,42 @@ impl Share {
         Self::with(|config| config.read_only = true)
     }
 
+    /// A share with an overlay: what is in `root` never changes.
+    pub(crate) fn overlay(configure: impl FnOnce(&mut Config)) -> Self {
+        let share = Self::build(true, configure);
+        share.init();
+        share
+    }
+
+    /// The same after its server has ended and another has begun.
+    pub(crate) fn again(self, configure: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config(&self.root, Some(&self.changes));
+        configure(&mut config);
+        let Self { server, .. } = self;
+        drop(server);
+        let share = Self {
+            server: Server::new(config).unwrap(),
+            ..self
+        };
+        share.init();
+        share
+    }
+
     /// The same before INIT.
     pub(crate) fn unopened(configure: impl FnOnce(&mut Config)) -> Self {
+        Self::build(false, configure)
+    }
+
+    fn build(is_overlay: bool, configure: impl FnOnce(&mut Config)) -> Self {
         let place = TempDir::new().unwrap();
         let (root, outside) = (place.path().join("root"), place.path().join("outside"));
+        let changes = place.path().join("changes");
         fs::create_dir(&root).unwrap();
+        fs::create_dir(&changes).unwrap();
         fs::create_dir_all(outside.join("dir")).unwrap();
         fs::write(outside.join("secret"), "sentinel").unwrap();
         fs::write(outside.join("dir/secret"), "sentinel").unwrap();
-        let mut config = Config::new(File::open(&root).unwrap().into());
+        let mut config = config(&root, is_overlay.then_some(&changes));
         configure(&mut config);
         let server = Server::new(config).unwrap();
         let sentinel = fingerprint(&outside);
@@ -64,6 +93,7 @@ impl Share {
             root,
             outside,
             sentinel,
+            changes,
             unique: AtomicU64::new(1),
             pieces: None,
             _place: place,
@@ -347,8 +377,14 @@ impl Share {
     }
 }
 
+fn config(root: &Path, changes: Option<&PathBuf>) -> Config {
+    let mut config = Config::new(File::open(root).unwrap().into());
+    config.overlay = changes.map(|path| File::open(path).unwrap().into());
+    config
+}
+
 /// Takes a listing apart into names and node ids; returns the last cookie.
-fn entries(mut bytes: &[u8], plus: bool, all: &mut Vec<(String, u64)>) -> u64 {
+pub(crate) fn entries(mut bytes: &[u8], plus: bool, all: &mut Vec<(String, u64)>) -> u64 {
     let mut cookie = 0;
     while !bytes.is_empty() {
         let mut node = 0;
@@ -397,7 +433,7 @@ pub(crate) fn parse<T: FromBytes>(reply: Reply) -> Reply<T> {
 }
 
 /// Everything below `path` that a change would show in.
-fn fingerprint(path: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn fingerprint(path: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     let mut left = vec![path.to_path_buf()];
     while let Some(path) = left.pop() {

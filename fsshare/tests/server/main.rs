@@ -15,6 +15,7 @@ mod confinement;
 mod limits;
 mod locks;
 mod operations;
+mod overlay;
 mod pieces;
 mod quota;
 mod races;

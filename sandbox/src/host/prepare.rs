@@ -180,7 +180,7 @@ fn open_hypervisor(slow_accepted: bool) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let hypervisor = rustix::fs::open("/dev/kvm", flags, Mode::empty()).map_err(|errno| {
         let error = HvError::from_errno("open /dev/kvm", errno.raw_os_error());
-        Error::Refused {
+        Error::NotStarted {
             fault: error.fault(),
             message: error.to_string(),
         }
@@ -188,7 +188,7 @@ fn open_hypervisor(slow_accepted: bool) -> Result<OwnedFd> {
     if !slow_accepted && !platform::runs_unmodified_kernels() {
         let message = "this host's KVM cannot run an unmodified kernel: its processor shows neither SVM \
                        nor VMX; use a host with hardware virtualization";
-        return Err(Error::Refused {
+        return Err(Error::NotStarted {
             fault: Fault::Host,
             message: message.into(),
         });

@@ -22,7 +22,7 @@ use super::power::Power;
 use super::share::{Policy, Share, Told};
 use crate::boot::layout::{KEYBOARD_PORT, RTC_PORT, SERIAL_LINE, SERIAL_PORT, SLEEP_CONTROL_PORT};
 use crate::boot::{AnnouncedDevice, DeviceWindows};
-use crate::control::Refusal;
+use crate::control::StartFailure;
 use crate::plan::{Plan, Role};
 use crate::protocol;
 use crate::worker::Reporter;
@@ -49,7 +49,7 @@ impl Devices {
         ram: &GuestRam,
         power: &Arc<Power>,
         reporter: &Arc<Reporter>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, StartFailure> {
         let console = Console::new(files.take(Role::Console)?, reporter).map_err(host)?;
         let mut machine = Assembly::new(partition, ram, reporter)?;
         machine.legacy(power, plan.serial.then_some(&console))?;
@@ -93,7 +93,7 @@ impl Devices {
     }
 }
 
-fn sockets(files: &mut Files) -> Result<Vsock, Refusal> {
+fn sockets(files: &mut Files) -> Result<Vsock, StartFailure> {
     let agent = UnixStream::from(files.take(Role::Agent)?);
     let stream = unix_stream(agent).map_err(host)?;
     let backend = Arranged::new([(protocol::PORT, stream)]);
@@ -116,10 +116,15 @@ impl<'a> Assembly<'a> {
         partition: &'a Arc<dyn Partition>,
         ram: &'a GuestRam,
         reporter: &'a Arc<Reporter>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, StartFailure> {
         let lines = match partition.irq().layout() {
             IrqLayout::X86_64 { lines, .. } => lines,
-            _ => return Err(Refusal::new(Fault::Host, "this machine has no I/O APIC")),
+            _ => {
+                return Err(StartFailure::new(
+                    Fault::Host,
+                    "this machine has no I/O APIC",
+                ));
+            }
         };
         Ok(Self {
             partition,
@@ -137,7 +142,7 @@ impl<'a> Assembly<'a> {
             .insert(DoorbellSpace::Pio, u64::from(base), length, device)
     }
 
-    fn legacy(&mut self, power: &Arc<Power>, serial: Option<&Console>) -> Result<(), Refusal> {
+    fn legacy(&mut self, power: &Arc<Power>, serial: Option<&Console>) -> Result<(), StartFailure> {
         let switch: Arc<dyn PowerSwitch> = Arc::clone(power) as Arc<dyn PowerSwitch>;
         let control = Arc::new(PowerControl::new(Arc::clone(&switch)));
         self.port(SLEEP_CONTROL_PORT, PowerControl::LEN, control)
@@ -165,7 +170,7 @@ impl<'a> Assembly<'a> {
         &mut self,
         what: &'static str,
         device: impl VirtioDevice + 'static,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), StartFailure> {
         let window = self.windows.allocate()?;
         let device = connect(
             Box::new(device),
@@ -192,10 +197,10 @@ impl<'a> Assembly<'a> {
     }
 }
 
-fn host(error: impl std::error::Error) -> Refusal {
-    Refusal::new(Fault::Host, chain(&error))
+fn host(error: impl std::error::Error) -> StartFailure {
+    StartFailure::new(Fault::Host, chain(&error))
 }
 
-fn caller(error: impl std::error::Error) -> Refusal {
-    Refusal::new(Fault::Caller, chain(&error))
+fn caller(error: impl std::error::Error) -> StartFailure {
+    StartFailure::new(Fault::Caller, chain(&error))
 }

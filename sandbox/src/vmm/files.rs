@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use hv_core::Fault;
 
-use crate::control::Refusal;
+use crate::control::StartFailure;
 use crate::plan::Role;
 
 /// Descriptors by their role.
@@ -24,8 +24,8 @@ impl Files {
     }
 
     /// The descriptor for `role`.
-    pub(crate) fn take(&mut self, role: Role) -> Result<OwnedFd, Refusal> {
-        let missing = || Refusal::new(Fault::Caller, format!("the plan lacks {role:?}"));
+    pub(crate) fn take(&mut self, role: Role) -> Result<OwnedFd, StartFailure> {
+        let missing = || StartFailure::new(Fault::Caller, format!("the plan lacks {role:?}"));
         self.take_optional(role).ok_or_else(missing)
     }
 }

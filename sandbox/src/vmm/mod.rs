@@ -19,7 +19,7 @@ use hv_core::{
 use hv_kvm::KvmHypervisor;
 
 use crate::boot::{self, BootError, BootSpec};
-use crate::control::{MachineEnd, Refusal};
+use crate::control::{MachineEnd, StartFailure};
 use crate::plan::{Plan, Role};
 use crate::timeline::Phase;
 use crate::worker::Reporter;
@@ -27,19 +27,19 @@ use devices::Devices;
 pub(crate) use files::Files;
 use power::Power;
 
-impl From<HvError> for Refusal {
+impl From<HvError> for StartFailure {
     fn from(error: HvError) -> Self {
         Self::new(error.fault(), error)
     }
 }
 
-impl From<MemoryError> for Refusal {
+impl From<MemoryError> for StartFailure {
     fn from(error: MemoryError) -> Self {
         Self::new(Fault::Host, error)
     }
 }
 
-impl From<BootError> for Refusal {
+impl From<BootError> for StartFailure {
     fn from(error: BootError) -> Self {
         let fault = match error {
             BootError::Read { .. } | BootError::Overlay { .. } => Fault::Host,
@@ -66,7 +66,7 @@ pub(crate) fn run(
     plan: &Plan,
     mut files: Files,
     reporter: &Arc<Reporter>,
-) -> Result<MachineEnd, Refusal> {
+) -> Result<MachineEnd, StartFailure> {
     let hypervisor = KvmHypervisor::from_fd(files.take(Role::Hypervisor)?)?;
     let ram = GuestRam::new(&boot::layout::ram_ranges(plan.memory))?;
     let draft = hypervisor.prepare(&VmSpec { vcpus: plan.vcpus })?;
@@ -136,7 +136,7 @@ mod tests {
             (overlay, FaultCode::Host),
             (BootError::NotAKernel, FaultCode::Caller),
         ] {
-            assert_eq!(Refusal::from(error).fault, fault);
+            assert_eq!(StartFailure::from(error).fault, fault);
         }
     }
 }

@@ -91,7 +91,7 @@ impl Observer for Told {
             Reason::HardLink => RefusalReason::HardLink,
             _ => RefusalReason::Protected,
         };
-        self.0.kept(Refusal {
+        self.0.refused(Refusal {
             reason,
             path: refusal.path.clone(),
         });

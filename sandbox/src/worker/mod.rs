@@ -16,9 +16,10 @@ use hv_core::Fault;
 pub(crate) use confine::probe;
 
 use self::confine::NotConfined;
-use crate::control::{self, FaultCode, Refusal, Report};
+use crate::control::{self, FaultCode, Report, StartFailure};
 use crate::host::receive_plan;
 use crate::plan::{PLAN_VERSION, Plan};
+use crate::refusal::Refusal;
 use crate::timeline::{Phase, monotonic_ns};
 use crate::vmm::{self, Files};
 
@@ -52,8 +53,8 @@ fn run() -> ! {
     };
     let reporter = Arc::new(Reporter(control));
     reporter.phase_at(Phase::WorkerStarted, started);
-    if let Err(refusal) = work(&reporter, &plan, files, inherited) {
-        reporter.send(&Report::Refused(refusal));
+    if let Err(failure) = work(&reporter, &plan, files, inherited) {
+        reporter.send(&Report::NotStarted(failure));
     }
     exit(REPORTED)
 }
@@ -74,11 +75,11 @@ fn work(
     plan: &Plan,
     files: Vec<OwnedFd>,
     inherited: Result<(), NotConfined>,
-) -> Result<(), Refusal> {
-    confine::single_threaded().map_err(|error| Refusal::new(Fault::Caller, error))?;
+) -> Result<(), StartFailure> {
+    confine::single_threaded().map_err(|error| StartFailure::new(Fault::Caller, error))?;
     inherited
         .and_then(|()| confine::enter())
-        .map_err(|error| Refusal::new(Fault::Host, error))?;
+        .map_err(|error| StartFailure::new(Fault::Host, error))?;
     reporter.phase(Phase::Confined);
     reporter.end_with_the_host()?;
     let end = vmm::run(plan, Files::new(&plan.roles, files), reporter)?;
@@ -92,7 +93,7 @@ pub(crate) struct Reporter(UnixStream);
 
 impl Reporter {
     /// Ends this process when the host program is gone: nothing of a sandbox may outlive it.
-    fn end_with_the_host(&self) -> Result<(), Refusal> {
+    fn end_with_the_host(&self) -> Result<(), StartFailure> {
         let thread = || -> io::Result<()> {
             let mut control = self.0.as_fd().try_clone_to_owned().map(UnixStream::from)?;
             let watch = move || {
@@ -105,7 +106,7 @@ impl Reporter {
                 .spawn(watch)?;
             Ok(())
         };
-        thread().map_err(|error| Refusal::new(Fault::Host, error))
+        thread().map_err(|error| StartFailure::new(Fault::Host, error))
     }
 
     /// Reports a phase that is reached now.
@@ -124,8 +125,8 @@ impl Reporter {
     }
 
     /// Reports that the guest was kept from a file.
-    pub(crate) fn kept(&self, refusal: crate::refusal::Refusal) {
-        self.send(&Report::Kept(refusal));
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.send(&Report::Refused(refusal));
     }
 
     fn send(&self, report: &Report) {
@@ -134,7 +135,7 @@ impl Reporter {
     }
 }
 
-impl Refusal {
+impl StartFailure {
     pub(crate) fn new(fault: Fault, error: impl std::fmt::Display) -> Self {
         Self {
             fault: FaultCode::from(fault),

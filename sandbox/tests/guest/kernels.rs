@@ -75,7 +75,7 @@ async fn refusal(folder: &Path, content: &[u8]) -> Result<String> {
     fs::write(&files.kernel, content)?;
     fs::write(&files.initrd, b"unread")?;
     match Sandbox::of(files).slow_hypervisor(true).start().await {
-        Err(Error::Refused {
+        Err(Error::NotStarted {
             fault: Fault::Caller,
             message,
         }) => Ok(message),

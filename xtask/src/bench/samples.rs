@@ -28,12 +28,14 @@ impl Samples {
     pub(super) fn median(&self, what: &str) -> Result<f64> {
         let named = self.0.iter().filter(|sample| sample.what == what);
         let mut values: Vec<f64> = named.map(|sample| sample.value).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        let middle = values.get(values.len() / 2);
-        middle
-            .copied()
-            .with_context(|| format!("the probe took no figure named `{what}`"))
+        median(&mut values).with_context(|| format!("the probe took no figure named `{what}`"))
     }
+}
+
+/// The median, if there is any value. It sorts them.
+pub(super) fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 #[cfg(test)]

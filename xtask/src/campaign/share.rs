@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
@@ -17,6 +17,7 @@ use crate::{
     host::{self, Need},
     mounted::{Mounted, Server},
     progress::stage,
+    test::Tally,
 };
 
 const NEEDS: &[Need] = &[Need::new("git", "git"), Need::new("gcc", "gcc")];
@@ -25,10 +26,15 @@ const NEEDS: &[Need] = &[Need::new("git", "git"), Need::new("gcc", "gcc")];
 const PJDFSTEST: &str = "[features]\nposix_fallocate = {}\nrename_ctime = {}\nutimensat = {}\nutime_now = {}\n\
     [settings]\nnaptime = 0.02\nallow_remount = false\n[dummy_auth]\nentries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"]]\n";
 
-/// Kinds of file that the share does not make: each test's last word says which it is about.
-const NOT_MADE: &[&str] = &["fifo", "block", "char", "socket"];
-/// Tests that make such files, or give files to other users, without saying so in their names.
+/// Tests that make files which the share does not make (FIFOs, devices, sockets), or give files to other users: all that begin so (`a::`),
+/// that end so (`::a`: the last word says which kind of file a test is about), or that one.
 const LEFT_OUT: &[&str] = &[
+    "mknod::",
+    "mkfifo::",
+    "::fifo",
+    "::block",
+    "::char",
+    "::socket",
     "chmod::clear_isgid_bit",
     "link::share_metadata::regular",
     "mkdir::uid_gid_eq_euid_egid",
@@ -65,7 +71,7 @@ pub(super) fn run(checks: &mut Checks, lengths: Lengths) -> Result<()> {
     checks.run("pjdfstest", || site.pjdfstest());
     checks.run("fsx, two processes", || site.fsx(lengths.operations));
     checks.run("git from both sides", || site.git(lengths.rounds));
-    checks.run("this repository on the share", || site.clone());
+    checks.run("this repository on the share", || site.checkout());
     checks.run("exchanges of a directory and a link", || {
         races(lengths.exchanges)
     });
@@ -116,36 +122,19 @@ impl Site {
     fn pjdfstest(&self) -> Result<String> {
         let configuration = self.place.path().join("pjdfstest.toml");
         fs::write(&configuration, PJDFSTEST)?;
-        let run = |at: &Path| -> Result<Tally> {
+        let run = |at: &Path| -> Result<Suite> {
             let mut command = Command::new(self.tools.join("pjdfstest"));
             command.arg("-c").arg(&configuration).arg("-p").arg(at);
             let output = command.env("RUST_BACKTRACE", "0").output()?;
-            Ok(Tally::of(&String::from_utf8_lossy(&output.stdout)))
+            Suite::of(&String::from_utf8_lossy(&output.stdout))
         };
-        let (mounted, tree) = self.mount(&self.server, "pjdfstest")?;
+        let (mounted, _) = self.mount(&self.server, "pjdfstest")?;
         let below = self.place.path().join("below");
         fs::create_dir(&below)?;
         let (ours, host) = (run(mounted.at())?, run(&below)?);
-        drop(tree);
-        ensure!(ours.passed > 0, "the suite ran nothing");
-        let unexpected: Vec<&str> = ours
-            .failed
-            .difference(&host.failed)
-            .map(String::as_str)
-            .filter(|test| !is_left_out(test))
-            .collect();
-        ensure!(
-            unexpected.is_empty(),
-            "these failed: {}",
-            unexpected.join(", ")
-        );
+        let left_out = ours.left_out(&host)?;
         Ok(format!(
-            "{} passed, {} left out (special files, other owners), {} skipped; on the file system below: {} passed, {} failed",
-            ours.passed,
-            ours.failed.len(),
-            ours.skipped,
-            host.passed,
-            host.failed.len()
+            "{ours}, {left_out} of the failed left out (special files, other owners), the rest as below; on the file system below: {host}"
         ))
     }
 
@@ -189,8 +178,8 @@ impl Site {
     }
 
     /// This repository itself, fetched onto the share.
-    fn clone(&self) -> Result<String> {
-        let (mounted, tree) = self.mount(&self.free, "clone")?;
+    fn checkout(&self) -> Result<String> {
+        let (mounted, tree) = self.mount(&self.free, "checkout")?;
         let source = host::workspace();
         let script = format!(
             "git clone -q file://{} copy && cd copy && {GIT_CHECK}",
@@ -223,76 +212,190 @@ fn git(directory: &Path, script: &str, argument: u64) -> Result<Output> {
 
 /// The race of `fsshare`'s own tests, for longer.
 fn races(exchanges: u64) -> Result<String> {
-    let shell = Shell::new()?;
-    shell.change_dir(host::workspace());
-    let target = host::target();
-    let exchanges = exchanges.to_string();
-    let _longer = shell.push_env("COFFERDAM_EXCHANGES", &exchanges);
-    cmd!(
-        shell,
-        "cargo test --quiet --release --target-dir {target} -p fsshare --test server races::"
-    )
-    .quiet()
-    .run()?;
+    let done = Command::new("cargo")
+        .args(["test", "--release", "-p", "fsshare", "--test", "server"])
+        .arg("--target-dir")
+        .arg(host::target())
+        .arg("races::")
+        .current_dir(host::workspace())
+        .env("COFFERDAM_EXCHANGES", exchanges.to_string())
+        .output()?;
+    let text = [done.stdout, done.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let tally = Tally::of(&text, "the races", !done.status.success());
+    if tally.failed() > 0 {
+        eprintln!("{text}");
+        bail!("failed: {}", tally.failures().join(", "));
+    }
+    ensure!(tally.passed() > 0, "no test ran: {tally}");
     Ok(format!(
-        "{exchanges} exchanges, nothing outside was touched"
+        "{tally}; {exchanges} exchanges, nothing outside was touched"
     ))
 }
 
 /// What a suite said.
 #[derive(Debug, Default)]
-struct Tally {
+struct Suite {
     passed: usize,
     skipped: usize,
     failed: BTreeSet<String>,
+    /// By its own count.
+    total: usize,
 }
 
-impl Tally {
-    /// Lines are a test's name and its verdict.
-    fn of(text: &str) -> Self {
-        let mut tally = Self::default();
+impl Suite {
+    /// Lines are a test's name and its verdict; at the end all are counted.
+    fn of(text: &str) -> Result<Self> {
+        let mut suite = Self::default();
         for line in text.lines() {
-            let mut words = line.split_whitespace();
-            let (Some(name), Some(verdict)) = (words.next(), words.next()) else {
-                continue;
-            };
-            if !name.contains("::") {
-                continue;
-            }
-            match verdict {
-                "ok" => tally.passed += 1,
-                "skipped" => tally.skipped += 1,
-                "FAILED" => {
-                    tally.failed.insert(name.to_owned());
-                }
-                _ => {}
-            }
+            suite.read(line);
         }
-        tally
+        let named = suite.passed + suite.skipped + suite.failed.len();
+        ensure!(
+            suite.passed > 0 && named == suite.total,
+            "the suite told of {named} of its {} tests, and {} passed",
+            suite.total,
+            suite.passed
+        );
+        Ok(suite)
+    }
+
+    fn read(&mut self, line: &str) {
+        if let Some(counts) = line.strip_prefix("Summary: ") {
+            let total = counts.rsplit(", ").next().unwrap_or_default();
+            let total = total.strip_suffix(" total").and_then(|n| n.parse().ok());
+            self.total = total.unwrap_or_default();
+        }
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(verdict)) = (words.next(), words.next()) else {
+            return;
+        };
+        if !name.contains("::") {
+            return;
+        }
+        match verdict {
+            "ok" => self.passed += 1,
+            "skipped" => self.skipped += 1,
+            "FAILED" => {
+                self.failed.insert(name.to_owned());
+            }
+            _ => {}
+        }
+    }
+
+    /// How many tests failed because they are not for the share. It is an error if others failed that do not on the `host` below, if not
+    /// the same tests ran there, and if a reason to leave tests out holds for none that fails.
+    fn left_out(&self, host: &Self) -> Result<usize> {
+        ensure!(
+            (self.total, self.skipped) == (host.total, host.skipped),
+            "{self}, but {host} on the file system below"
+        );
+        let only_here = self.failed.difference(&host.failed);
+        let (left_out, unexpected): (Vec<&str>, Vec<&str>) =
+            only_here.map(String::as_str).partition(|test| {
+                let mut reasons = LEFT_OUT.iter();
+                reasons.any(|reason| is_for(reason, test))
+            });
+        ensure!(
+            unexpected.is_empty(),
+            "these failed: {}",
+            unexpected.join(", ")
+        );
+        let mut stale = LEFT_OUT.iter().copied();
+        let is_stale = |reason: &&str| !left_out.iter().any(|test| is_for(reason, test));
+        match stale.find(is_stale) {
+            Some(reason) => bail!("no test of `{reason}` failed: it need not be left out"),
+            None => Ok(left_out.len()),
+        }
     }
 }
 
-fn is_left_out(test: &str) -> bool {
-    let last = test.rsplit("::").next().unwrap_or_default();
-    let makes = test.starts_with("mknod::") || test.starts_with("mkfifo::");
-    makes || NOT_MADE.contains(&last) || LEFT_OUT.contains(&test)
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (total, passed, failed) = (self.total, self.passed, self.failed.len());
+        write!(
+            f,
+            "of {total} tests {passed} passed, {failed} failed, {} skipped",
+            self.skipped
+        )
+    }
+}
+
+/// Whether a line of [`LEFT_OUT`] means the test.
+fn is_for(reason: &str, test: &str) -> bool {
+    let begins = reason.ends_with("::") && test.starts_with(reason);
+    let ends = reason.starts_with("::") && test.ends_with(reason);
+    begins || ends || test == reason
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Output in which each of these tests failed.
+    fn output(failed: &[&str]) -> String {
+        let lines: String = failed
+            .iter()
+            .map(|test| format!("{test}   FAILED\n\tcalled `Result::unwrap()`\n"))
+            .collect();
+        let total = failed.len() + 2;
+        format!(
+            "chmod::a::regular    ok\n{lines}link::d    skipped\n   8: std::rt::lang_start::{{{{closure}}}}\n\n\
+            Summary: {} failed, 1 skipped, 1 passed, 0 expected failures, {total} total\n",
+            failed.len()
+        )
+    }
+
+    fn suite(failed: &[&str]) -> Suite {
+        Suite::of(&output(failed)).unwrap()
+    }
+
+    /// One test for each reason.
+    fn left_out() -> Vec<&'static str> {
+        let mut tests = vec!["mknod::a", "mkfifo::b", "open::c::fifo", "open::c::block"];
+        tests.extend(["open::c::char", "open::c::socket"]);
+        let named = |reason: &&str| !reason.starts_with("::") && !reason.ends_with("::");
+        tests.extend(LEFT_OUT.iter().copied().filter(named));
+        tests
+    }
+
     #[test]
     fn verdicts_are_counted_and_failures_named() {
-        let text = "chmod::a::regular    ok\nmkdir::b   FAILED\n\tcalled `Result::unwrap()`\n\
-            open::c::fifo   FAILED\nlink::d    skipped\n   8: std::rt::lang_start::{{closure}}\n";
-        let tally = Tally::of(text);
-        assert_eq!((tally.passed, tally.skipped), (1, 1));
-        let failed: Vec<_> = tally
-            .failed
-            .iter()
-            .map(|test| (test.as_str(), is_left_out(test)))
-            .collect();
-        assert_eq!(failed, [("mkdir::b", false), ("open::c::fifo", true)]);
+        let suite = suite(&["mkdir::b"]);
+        assert_eq!((suite.passed, suite.skipped, suite.total), (1, 1, 3));
+        assert_eq!(Vec::from_iter(&suite.failed), ["mkdir::b"]);
+    }
+
+    #[test]
+    fn a_suite_that_breaks_off_is_an_error() {
+        let whole = output(&["mkdir::b"]);
+        let broken_off = whole.split_once("\n\nSummary").unwrap().0;
+        assert!(Suite::of(broken_off).is_err());
+        assert!(Suite::of(&whole.replace("3 total", "4 total")).is_err());
+        assert!(Suite::of("").is_err());
+    }
+
+    #[test]
+    fn only_what_is_left_out_may_fail_and_all_of_it_does() {
+        let host = suite(&["rename::e"]);
+        let mut failed = left_out();
+        failed.push("rename::e");
+        // As many tests as ran on the share.
+        let host_of = |total| Suite {
+            total,
+            ..suite(&["rename::e"])
+        };
+        let ours = suite(&failed);
+        assert_eq!(ours.left_out(&host_of(ours.total)).unwrap(), LEFT_OUT.len());
+        assert!(ours.left_out(&host).is_err(), "another number of tests");
+        for at in 0..LEFT_OUT.len() {
+            let mut fewer = failed.clone();
+            fewer.remove(at);
+            let ours = suite(&fewer);
+            assert!(ours.left_out(&host_of(ours.total)).is_err(), "{at}");
+        }
+        failed.push("mkdir::b");
+        let ours = suite(&failed);
+        assert!(ours.left_out(&host_of(ours.total)).is_err(), "mkdir::b");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Tests that ran, and that could not.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     passed: Vec<String>,
     failed: Vec<String>,
     skipped: Vec<(String, String)>,
@@ -13,7 +13,7 @@ pub(super) struct Tally {
 impl Tally {
     /// Reads the output of the standard runner, or of ours. A `part` that `failed` without a test that did, did not get
     /// as far as its tests: that is a failure of its own.
-    pub(super) fn of(output: &str, part: &str, failed: bool) -> Self {
+    pub(crate) fn of(output: &str, part: &str, failed: bool) -> Self {
         let mut tally = Self::default();
         output.lines().for_each(|line| tally.read(line));
         tally.pass_only_what_ran();
@@ -58,7 +58,7 @@ impl Tally {
     }
 
     /// Adds a later part, in which tests may have run that were skipped before.
-    pub(super) fn add(&mut self, later: Self) {
+    pub(crate) fn add(&mut self, later: Self) {
         let ran = |name: &String| later.passed.contains(name) || later.failed.contains(name);
         let told = |name: &String| later.skipped.iter().any(|(skipped, _)| skipped == name);
         self.skipped.retain(|(name, _)| !ran(name) && !told(name));
@@ -67,18 +67,23 @@ impl Tally {
         self.skipped.extend(later.skipped);
     }
 
+    /// How many passed.
+    pub(crate) fn passed(&self) -> usize {
+        self.passed.len()
+    }
+
     /// How many failed.
-    pub(super) fn failed(&self) -> usize {
+    pub(crate) fn failed(&self) -> usize {
         self.failed.len()
     }
 
     /// Those that failed.
-    pub(super) fn failures(&self) -> &[String] {
+    pub(crate) fn failures(&self) -> &[String] {
         &self.failed
     }
 
     /// Those that could not run, with the reason.
-    pub(super) fn skipped(&self) -> &[(String, String)] {
+    pub(crate) fn skipped(&self) -> &[(String, String)] {
         &self.skipped
     }
 }

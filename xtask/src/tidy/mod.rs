@@ -79,7 +79,8 @@ fn text_files(root: &Path) -> Result<Vec<PathBuf>> {
             let entry = entry?;
             let path = dir.join(entry.file_name());
             match entry.file_type()? {
-                kind if kind.is_dir() && is_ours(&path) => open.push(path),
+                _ if !is_ours(&path) => {}
+                kind if kind.is_dir() => open.push(path),
                 kind if kind.is_file() && !EXEMPT.iter().any(|name| path.ends_with(name)) => {
                     found.push(path);
                 }
@@ -91,9 +92,9 @@ fn text_files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether people write what is in this folder.
-fn is_ours(dir: &Path) -> bool {
-    let name = dir.file_name().unwrap_or_default();
+/// Whether people write this file, or what is in this folder. A worktree's `.git` is a file.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
     let generated = ["target", ".git", "corpus", "artifacts"];
     !generated.iter().any(|skipped| name == *skipped)
 }

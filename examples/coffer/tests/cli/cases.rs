@@ -36,6 +36,11 @@ const WITH_GUEST: &[(&str, Run)] = &[
     ),
     ("cli::command_that_cannot_start", command_that_cannot_start),
     ("cli::streams_pass_through", streams_pass_through),
+    ("cli::quota_holds_exactly", quota_holds_exactly),
+    (
+        "cli::hard_links_are_written_only_when_asked",
+        hard_links_are_written_only_when_asked,
+    ),
     ("cli::timeout_ends_the_command", timeout_ends_the_command),
     (
         "cli::output_nobody_reads_ends_the_command",
@@ -266,6 +271,87 @@ fn streams_pass_through() -> Result<()> {
         fs::read(here.join("made"))? == b"made\n",
         "the file is not there"
     );
+    Ok(())
+}
+
+/// Adds to the workspace until it gets no further; prints how each attempt ended.
+const FILL: &str = r#"
+import errno, os
+def attempt(action):
+    try:
+        action()
+        return "done"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+file = os.open("file", os.O_CREAT | os.O_WRONLY)
+page, pages, ended = bytes(4096), 0, "done"
+while ended == "done" and pages < 1024:
+    ended = attempt(lambda: os.write(file, page))
+    pages += ended == "done"
+print(pages, ended)
+print(attempt(lambda: os.write(file, b"x")), attempt(lambda: os.truncate("file", (1 << 20) + 1)))
+print(attempt(lambda: os.pwrite(file, b"again", 0)), attempt(lambda: os.mkdir("directory")))
+print(attempt(lambda: os.symlink("file", "link")), attempt(lambda: os.mkdir("another")))
+os.rmdir("directory")
+print(attempt(lambda: os.symlink("file", "link")))
+"#;
+
+fn quota_holds_exactly() -> Result<()> {
+    let workspace = tempfile::tempdir()?;
+    let quota = ["--quota", "1M", "--quota-files", "2"];
+    let ended = Ended::of(
+        coffer(["run", "-w", "."])
+            .args(quota)
+            .args(["--", "python3", "-c", FILL])
+            .current_dir(workspace.path()),
+    )?;
+    let expected = "256 EDQUOT\nEDQUOT EDQUOT\ndone done\nEDQUOT EDQUOT\ndone\n";
+    ensure!(
+        ended.status == 0 && ended.stdout == expected && ended.stderr.is_empty(),
+        "{ended:?}"
+    );
+    let file = fs::read(workspace.path().join("file"))?;
+    ensure!(
+        file.len() == 1 << 20 && file.starts_with(b"again"),
+        "{} bytes are on the host",
+        file.len()
+    );
+    let mut names: Vec<_> = fs::read_dir(workspace.path())?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<_, _>>()?;
+    names.sort();
+    ensure!(names == ["file", "link"], "{names:?}");
+    Ok(())
+}
+
+fn hard_links_are_written_only_when_asked() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let (workspace, store) = (place.path().join("workspace"), place.path().join("store"));
+    fs::create_dir(&workspace)?;
+    fs::write(&store, "store")?;
+    fs::hard_link(&store, workspace.join("linked"))?;
+    let run = |options: &[&str]| {
+        let script = "echo changed > linked";
+        let mut coffer = coffer(["run", "-w", "."]);
+        coffer.args(options).args(["--", "sh", "-c", script]);
+        Ended::of(coffer.current_dir(&workspace))
+    };
+    let kept = run(&[])?;
+    ensure!(
+        kept.status != 0
+            && kept.stderr.contains("Operation not permitted")
+            && kept
+                .stderr
+                .contains("kept from the guest: linked (a file of several names)"),
+        "{kept:?}"
+    );
+    ensure!(fs::read(&store)? == b"store", "it was changed all the same");
+    let written = run(&["--writable-hard-links"])?;
+    ensure!(
+        written.status == 0 && written.stderr.is_empty(),
+        "{written:?}"
+    );
+    ensure!(fs::read(&store)? == b"changed\n", "it was not changed");
     Ok(())
 }
 

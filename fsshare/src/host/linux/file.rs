@@ -7,6 +7,15 @@ use crate::abi::FallocateMode;
 use crate::errno::Errno;
 use crate::host::unix::File;
 
+/// Bytes that are copied at once where the host's kernel does not do it.
+const COPY_BUFFER: usize = 1 << 20;
+
+impl From<File> for std::fs::File {
+    fn from(file: File) -> Self {
+        file.0.into()
+    }
+}
+
 impl File {
     /// Makes the file durable.
     pub(crate) fn sync(&self, data_only: bool) -> Result<(), Errno> {
@@ -47,5 +56,51 @@ impl File {
             Some(&mut to),
             len,
         )?)
+    }
+
+    /// Gives an empty file the first `size` bytes of `source`, whose blocks it shares where the file system can. Holes stay holes.
+    pub(crate) fn copy_from(&self, source: &Self, size: u64) -> Result<(), Errno> {
+        if rustix::fs::ioctl_ficlone(&self.0, &source.0).is_ok() {
+            return Ok(());
+        }
+        self.set_size(size)?;
+        let mut at = 0;
+        while at < size {
+            let begin = match source.next_data(at) {
+                // Only a hole is left.
+                Err(Errno::ENXIO) => break,
+                begin => begin?,
+            };
+            let end = source.next_hole(begin)?.clamp(begin, size);
+            if begin == end {
+                break;
+            }
+            self.copy_part(source, begin, end)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn copy_part(&self, source: &Self, mut at: u64, end: u64) -> Result<(), Errno> {
+        let mut buffer = Vec::new();
+        while at < end {
+            let len = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let copied = match source.copy_to(at, self, at, len) {
+                // Two file systems that do not know each other.
+                Err(Errno::EXDEV | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                    buffer.resize(len.min(COPY_BUFFER), 0);
+                    let read = source.read_at(&mut buffer, at)?;
+                    let mut content = buffer.get(..read).unwrap_or_default();
+                    self.write_from(&mut content, at, read)?
+                }
+                copied => copied?,
+            };
+            if copied == 0 {
+                // Someone made it shorter meanwhile.
+                break;
+            }
+            at = at.saturating_add(copied as u64);
+        }
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use rustix::path::DecInt;
 pub(crate) use directory::Directory;
 
 use super::unix::{AccessMode, File};
-use super::{Attributes, Identity, Kind, Requirement, Space, Time};
+use super::{Attributes, Identity, Kind, Layer, Requirement, Space, Time};
 use crate::abi::Name;
 use crate::errno::Errno;
 
@@ -244,6 +244,7 @@ impl Attributes {
             modified: time(stat.stx_mtime),
             changed: time(stat.stx_ctime),
             born: has_birth.then(|| time(stat.stx_btime)),
+            layer: Layer::Only,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Changes to names and attributes.
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
 use rustix::path::DecInt;
 
 use super::{AccessMode, CONFINED, File, Host, Kind, Node, OPEN};
 use crate::abi::{Name, RenameMode};
 use crate::errno::Errno;
 use crate::host::unix::{permissions, timestamps};
-use crate::host::{NewTime, SETTABLE_MODE};
+use crate::host::{NewTime, OPAQUE, SETTABLE_MODE};
 
 /// What a new file may not have: an old content, an old type, or an open that waits.
 const FRESH: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::NOFOLLOW);
@@ -50,6 +50,18 @@ impl Host {
             CONFINED,
         )?);
         self.settle(file, mode)
+    }
+
+    /// Makes a FIFO, which stands for something and is never opened.
+    pub(crate) fn make_fifo(&self, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
+        let mode = Mode::RUSR;
+        Ok(rustix::fs::mknodat(
+            parent,
+            name.as_c_str(),
+            FileType::Fifo,
+            mode,
+            0,
+        )?)
     }
 
     /// Gives `node` another name.
@@ -101,7 +113,19 @@ impl Host {
         if node.attributes()?.kind() == Kind::Symlink {
             return Err(Errno::EOPNOTSUPP);
         }
-        let mode = Mode::from_bits_truncate(mode & SETTABLE_MODE);
+        self.change_mode(node, mode & SETTABLE_MODE)
+    }
+
+    /// Sets the permission bits of a directory that is to be [opaque](super::Attributes::is_opaque).
+    pub(crate) fn set_opaque_mode(&self, directory: &Node, mode: u32) -> Result<(), Errno> {
+        if directory.attributes()?.kind() != Kind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        self.change_mode(directory, mode & SETTABLE_MODE | OPAQUE)
+    }
+
+    fn change_mode(&self, node: &Node, mode: u32) -> Result<(), Errno> {
+        let mode = Mode::from_bits_truncate(mode);
         Ok(rustix::fs::chmodat(
             &self.descriptors,
             DecInt::from_fd(node),

@@ -26,7 +26,7 @@ use rustix::io;
 pub(crate) use directory::Directory;
 
 use super::unix::{AccessMode, File};
-use super::{Attributes, Identity, Kind, Requirement, Space, Time};
+use super::{Attributes, Identity, Kind, Layer, Requirement, Space, Time};
 use crate::abi::Name;
 use crate::errno::Errno;
 
@@ -273,6 +273,7 @@ impl Attributes {
             modified: time(stat.st_mtime, stat.st_mtime_nsec),
             changed: time(stat.st_ctime, stat.st_ctime_nsec),
             born: Some(time(stat.st_birthtime, stat.st_birthtime_nsec)),
+            layer: Layer::Only,
         }
     }
 }

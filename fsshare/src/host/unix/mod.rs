@@ -6,7 +6,8 @@ mod xattr;
 
 use rustix::fs::{OFlags, StatVfs};
 
-use super::{Host, Space};
+use super::Space;
+use super::os::Host;
 use crate::abi::OpenFlags;
 
 pub(crate) use file::File;
@@ -45,6 +46,12 @@ impl AccessMode {
         host.set(OFlags::SYNC, flags.contains(OpenFlags::SYNC));
         host.set(OFlags::DSYNC, flags.contains(OpenFlags::DSYNC));
         Self(host)
+    }
+
+    /// Whether what is opened so may be changed, or is by the open itself.
+    pub(crate) fn changes(self) -> bool {
+        self.0
+            .intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC)
     }
 }
 

@@ -5,7 +5,8 @@ use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use super::File;
 use crate::abi::{Name, Target};
 use crate::errno::Errno;
-use crate::host::{Host, Kind, NewTime, Node, SETTABLE_MODE};
+use crate::host::os::{Host, Node};
+use crate::host::{Kind, NewTime, SETTABLE_MODE};
 
 impl Host {
     /// The node of a file that was made.

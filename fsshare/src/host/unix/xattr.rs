@@ -6,7 +6,8 @@ use rustix::fs::{OFlags, XattrFlags};
 
 use crate::abi::{XattrMode, XattrName};
 use crate::errno::Errno;
-use crate::host::{Host, Kind, Node};
+use crate::host::Kind;
+use crate::host::os::{Host, Node};
 
 impl Host {
     /// Reads an attribute into `buffer`; returns its length.

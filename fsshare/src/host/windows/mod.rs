@@ -97,6 +97,11 @@ impl AccessMode {
         }
     }
 
+    /// Whether what is opened so may be changed, or is by the open itself.
+    pub(crate) fn changes(self) -> bool {
+        self.writes || self.truncates
+    }
+
     /// A file to which nothing may be written but at its end is kept so by the kernel.
     fn rights(self) -> u32 {
         let reads = if self.reads { FILE_READ_DATA } else { 0 };

@@ -13,6 +13,7 @@ mod names;
 mod nodes;
 mod table;
 
+use std::ffi::CString;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -28,7 +29,7 @@ use crate::host::{Attributes, Host, Identity, Kind, Node};
 use crate::rules::State;
 
 /// Directories without a handle on the way to a node: more are not opened for one request.
-const LONGEST_WAY: usize = 4096;
+pub(super) const LONGEST_WAY: usize = 4096;
 /// How often a node is looked for whose name changes meanwhile.
 const ATTEMPTS: usize = 3;
 
@@ -199,6 +200,21 @@ impl Inodes {
         }
     }
 
+    /// The directory and the name of a node, if it still has one.
+    pub(super) fn place(&self, id: u64) -> Result<(u64, CString), Errno> {
+        let nodes = self.read();
+        let slot = nodes.table.place_of(id)?;
+        let origin = nodes.table.origin(slot).ok_or(Errno::ESTALE)?;
+        let name = CString::new(origin.name).map_err(|_| Errno::ESTALE)?;
+        Ok((nodes.table.id(origin.parent), name))
+    }
+
+    /// The node was copied up, and is this one from now on. The request that calls this runs alone.
+    pub(super) fn replace(&self, id: u64, node: Node) -> Result<Arc<Inode>, Errno> {
+        let attributes = node.attributes()?;
+        self.write().replace(id, node, &attributes)
+    }
+
     /// The number of the node that this is, if the guest holds it.
     pub(super) fn id_of(&self, identity: Identity) -> Option<u64> {
         let nodes = self.read();
@@ -224,6 +240,16 @@ impl Inodes {
 
     /// The names that lead to a node from the root, each after a slash; from where they are known on.
     pub(super) fn path(&self, id: u64) -> Vec<u8> {
+        self.names_to(id).0
+    }
+
+    /// As [`Self::path`], if all of them are known.
+    pub(super) fn whole_path(&self, id: u64) -> Result<Vec<u8>, Errno> {
+        let (path, is_whole) = self.names_to(id);
+        is_whole.then_some(path).ok_or(Errno::ESTALE)
+    }
+
+    fn names_to(&self, id: u64) -> (Vec<u8>, bool) {
         let nodes = self.read();
         let mut names = Vec::new();
         let mut slot = nodes.table.place_of(id).ok();
@@ -232,7 +258,8 @@ impl Inodes {
             slot = (names.len() < LONGEST_WAY).then_some(origin.parent);
         }
         let parts = names.iter().rev().flat_map(|name| [b"/".as_slice(), name]);
-        parts.collect::<Vec<_>>().concat()
+        let path = parts.collect::<Vec<_>>().concat();
+        (path, slot == Some(table::ROOT))
     }
 
     /// Gives back `lookups` of a node. More than there were, or of an unknown node, does no harm.

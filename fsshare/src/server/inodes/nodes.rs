@@ -7,7 +7,7 @@ use super::held::{Evicted, Held, HeldAt};
 use super::table::{Origin, ROOT, Table};
 use super::{Found, Inode, LONGEST_WAY};
 use crate::errno::Errno;
-use crate::host::{Attributes, Identity, Kind, Node};
+use crate::host::{Attributes, Identity, Kind, Layer, Node};
 use crate::rules::State;
 use crate::server::budget::{Budget, Place};
 use crate::server::config::HardLinkPolicy;
@@ -134,6 +134,8 @@ impl Nodes {
             table, held, usage, ..
         } = self;
         let (id, state) = (table.id(slot), table.state(slot));
+        // What the guest did not add does not count, whatever becomes of it.
+        let usage = usage.clone().filter(|_| node.is_own());
         let mut inode = Inode::new(id, node, attributes.identity, state, usage.clone());
         // Between its being found and this, another thread may have removed the file, and what it took may have been given back.
         if usage.is_some() && attributes.links > 0 && inode.node.attributes()?.links == 0 {
@@ -286,12 +288,35 @@ impl Nodes {
 
     /// The state of a node that the guest has not seen before.
     pub(super) fn at_first_sight(&self, found: &Found<'_>) -> State {
-        let may_be_outside = found.attributes.kind() == Kind::Regular && found.has_several_names();
+        let may_be_outside = found.attributes.kind() == Kind::Regular
+            && found.has_several_names()
+            && found.attributes.layer != Layer::Upper;
         if may_be_outside && self.hard_links == HardLinkPolicy::ReadOnly {
             found.state.linked()
         } else {
             found.state
         }
+    }
+
+    /// The node was copied up: it is another file from now on, with the same number.
+    pub(super) fn replace(
+        &mut self,
+        id: u64,
+        node: Node,
+        attributes: &Attributes,
+    ) -> Result<Arc<Inode>, Errno> {
+        let slot = self.table.place_of(id)?;
+        let state = self
+            .held(slot)
+            .map_or_else(|| self.table.state(slot), |held| held.state());
+        self.table.become_other(slot, attributes)?;
+        self.table.set_state(slot, state)?;
+        let old = self.held.remove(self.table.held(slot));
+        self.table.set_held(slot, HeldAt::default());
+        // It left a place, or takes one as any other.
+        let (inode, _evicted) = self.take_hold(slot, node, attributes)?;
+        drop(old);
+        Ok(inode)
     }
 
     pub(super) fn freeze(&mut self, identity: Identity) {

@@ -162,6 +162,24 @@ impl Table {
         by_identity.insert_unique(hasher.hash_one(inode), slot, rehash);
     }
 
+    /// The node at this place is another file from now on.
+    pub(super) fn become_other(&mut self, slot: u32, attributes: &Attributes) -> Result<(), Errno> {
+        let identity = attributes.identity;
+        let device = self.intern_device(identity.device)?;
+        // A file that is gone had this number.
+        if let Some(old) = self.find(identity) {
+            self.disown(old);
+        }
+        self.disown(slot);
+        if let Some(known) = self.at_mut(slot) {
+            known.inode = identity.inode;
+            known.device = device;
+            known.birth = Birth::of(attributes.born);
+        }
+        self.index(slot, identity.inode);
+        Ok(())
+    }
+
     /// Nobody finds the node by its identity any more: its file is gone, and another may get the number.
     pub(super) fn disown(&mut self, slot: u32) {
         let Some(inode) = self.at(slot).map(|known| known.inode) else {

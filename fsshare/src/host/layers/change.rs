@@ -1,0 +1,321 @@
+//! Changes, all of which go to the upper tree.
+
+use super::draft::{self, Draft};
+use super::{Host, Node, Overlay, os};
+use crate::abi::{Name, RenameMode, Target, XattrMode, XattrName};
+use crate::errno::Errno;
+use crate::host::{AccessMode, Attributes, File, Kind, Layer, NewTime, Next};
+
+/// Room for the first entries of a directory, bytes.
+const FIRST_ENTRIES: usize = 4 << 10;
+
+impl Host {
+    /// Makes a regular file and opens it; fails with `EEXIST` if the name is taken, by whatever.
+    pub(crate) fn create(
+        &self,
+        parent: &Node,
+        name: Name<'_>,
+        mode: u32,
+        access: AccessMode,
+    ) -> Result<(File, Node), Errno> {
+        let Some(overlay) = &self.overlay else {
+            let (file, node) = self.upper.create(parent.own()?, name, mode, access)?;
+            return Ok((file, Node::Only(node)));
+        };
+        let (file, node) = self.make(overlay, parent, name, |draft, name| {
+            self.upper.create(draft.work(), name, mode, access)
+        })?;
+        Ok((file, Node::Upper(node)))
+    }
+
+    /// Makes a regular file without a name. It can get one by [`Host::link`] unless `exclusive`.
+    pub(crate) fn create_unnamed(
+        &self,
+        parent: &Node,
+        mode: u32,
+        access: AccessMode,
+        exclusive: bool,
+    ) -> Result<(File, Node), Errno> {
+        let parent = parent.own()?;
+        let (file, node) = self.upper.create_unnamed(parent, mode, access, exclusive)?;
+        Ok((file, self.made(node)))
+    }
+
+    /// Makes a directory.
+    pub(crate) fn make_directory(
+        &self,
+        parent: &Node,
+        name: Name<'_>,
+        mode: u32,
+    ) -> Result<Node, Errno> {
+        let Some(overlay) = &self.overlay else {
+            let made = self.upper.make_directory(parent.own()?, name, mode)?;
+            return Ok(Node::Only(made));
+        };
+        let made = self.make(overlay, parent, name, |draft, name| {
+            let made = self.upper.make_directory(draft.work(), name, mode)?;
+            // Nothing of a directory that the host has, or will have, by that name.
+            self.upper.set_opaque_mode(&made, mode)?;
+            Ok(made)
+        })?;
+        Ok(Node::Upper(made))
+    }
+
+    /// Makes a symbolic link. Nothing here ever follows it.
+    pub(crate) fn make_symlink(
+        &self,
+        parent: &Node,
+        name: Name<'_>,
+        target: Target<'_>,
+    ) -> Result<Node, Errno> {
+        let Some(overlay) = &self.overlay else {
+            let made = self.upper.make_symlink(parent.own()?, name, target)?;
+            return Ok(Node::Only(made));
+        };
+        let made = self.make(overlay, parent, name, |draft, name| {
+            self.upper.make_symlink(draft.work(), name, target)
+        })?;
+        Ok(Node::Upper(made))
+    }
+
+    /// Gives `node` another name.
+    pub(crate) fn link(&self, node: &Node, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
+        let node = node.own()?;
+        let Some(overlay) = &self.overlay else {
+            return self.upper.link(node, parent.own()?, name);
+        };
+        self.make(overlay, parent, name, |draft, name| {
+            self.upper.link(node, draft.work(), name)
+        })
+    }
+
+    /// Makes something by `make` and moves it to its place. `EEXIST` if there is something.
+    fn make<T>(
+        &self,
+        overlay: &Overlay,
+        parent: &Node,
+        name: Name<'_>,
+        make: impl FnOnce(&Draft<'_>, Name<'_>) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let above = parent.own()?;
+        if self.present(parent, name)?.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let draft = overlay.drafts.begin(&self.upper)?;
+        let made = make(&draft, draft.name()?)?;
+        draft.place(above, name)?;
+        Ok(made)
+    }
+
+    /// Removes a name that is not a directory's.
+    pub(crate) fn unlink(&self, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
+        let Some(overlay) = &self.overlay else {
+            return self.upper.unlink(parent.own()?, name);
+        };
+        if self.attributes_at(parent, name)?.kind() == Kind::Directory {
+            return Err(Errno::EISDIR);
+        }
+        self.take_away(overlay, parent, name)
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_directory(&self, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
+        let Some(overlay) = &self.overlay else {
+            return self.upper.remove_directory(parent.own()?, name);
+        };
+        let directory = self.lookup(parent, name)?;
+        self.expect_empty(&directory)?;
+        self.take_away(overlay, parent, name)
+    }
+
+    /// Takes away what is there in the upper tree, and hides what is below it.
+    fn take_away(&self, overlay: &Overlay, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
+        let above = parent.own()?;
+        let draft = overlay.drafts.begin(&self.upper)?;
+        if self.is_below(overlay, parent, name) {
+            self.upper.make_fifo(draft.work(), draft.name()?)?;
+            return match self.upper.attributes_at(above, name) {
+                Err(Errno::ENOENT) => draft.place(above, name),
+                _ => draft.swap(above, name),
+            };
+        }
+        // It goes with the draft.
+        self.upper.rename(
+            (above, name),
+            (draft.work(), draft.name()?),
+            RenameMode::NOREPLACE,
+        )
+    }
+
+    fn is_below(&self, overlay: &Overlay, parent: &Node, name: Name<'_>) -> bool {
+        let below = parent.lower();
+        below.is_some_and(|lower| {
+            let present = overlay.lower.attributes_at(lower, name);
+            !matches!(present, Err(Errno::ENOENT))
+        })
+    }
+
+    /// Moves or exchanges names. In an overlay, what is moved has been copied up; a directory that is in the lower tree, too, cannot be
+    /// moved (`EXDEV`): whoever moves it copies it then.
+    pub(crate) fn rename(
+        &self,
+        from: (&Node, Name<'_>),
+        to: (&Node, Name<'_>),
+        mode: RenameMode,
+    ) -> Result<(), Errno> {
+        let Some(overlay) = &self.overlay else {
+            return self
+                .upper
+                .rename((from.0.own()?, from.1), (to.0.own()?, to.1), mode);
+        };
+        let upper = ((from.0.own()?, from.1), (to.0.own()?, to.1));
+        if mode.contains(RenameMode::WHITEOUT) {
+            return Err(Errno::EINVAL);
+        }
+        let source = self.movable(from)?;
+        if mode.contains(RenameMode::EXCHANGE) {
+            self.movable(to)?;
+            return self.upper.rename(upper.0, upper.1, mode);
+        }
+        if let Some(target) = self.present(to.0, to.1)? {
+            if mode.contains(RenameMode::NOREPLACE) {
+                return Err(Errno::EEXIST);
+            }
+            if target.identity == source.identity {
+                return Ok(());
+            }
+            self.make_way(&source, &target, to)?;
+        }
+        self.upper_rename(overlay, &source, upper.0, upper.1)?;
+        if self.is_below(overlay, from.0, from.1) {
+            let draft = overlay.drafts.begin(&self.upper)?;
+            self.upper.make_fifo(draft.work(), draft.name()?)?;
+            draft.place(from.0.own()?, from.1)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces whatever the upper tree has at `to`, which is no directory that holds something.
+    fn upper_rename(
+        &self,
+        overlay: &Overlay,
+        source: &Attributes,
+        from: (&os::Node, Name<'_>),
+        to: (&os::Node, Name<'_>),
+    ) -> Result<(), Errno> {
+        let present = self.upper.attributes_at(to.0, to.1);
+        let is_whiteout = present.is_ok_and(|present| present.kind() == Kind::Special);
+        if source.kind() != Kind::Directory || !is_whiteout {
+            return self.upper.rename(from, to, RenameMode::empty());
+        }
+        // A directory replaces none but a directory; the whiteout goes with the draft.
+        self.upper.rename(from, to, RenameMode::EXCHANGE)?;
+        let draft = overlay.drafts.begin(&self.upper)?;
+        self.upper
+            .rename(from, (draft.work(), draft.name()?), RenameMode::NOREPLACE)
+    }
+
+    /// The attributes of what can be moved.
+    fn movable(&self, (parent, name): (&Node, Name<'_>)) -> Result<Attributes, Errno> {
+        let attributes = self.attributes_at(parent, name)?;
+        if attributes.layer == Layer::Lower {
+            return Err(Errno::EXDEV);
+        }
+        if attributes.kind() == Kind::Directory
+            && !self.upper.attributes_at(parent.own()?, name)?.is_opaque()
+        {
+            return Err(Errno::EXDEV);
+        }
+        Ok(attributes)
+    }
+
+    /// Prepares for the replacement of `target` by `source`.
+    fn make_way(
+        &self,
+        source: &Attributes,
+        target: &Attributes,
+        (parent, name): (&Node, Name<'_>),
+    ) -> Result<(), Errno> {
+        match (source.kind(), target.kind()) {
+            (Kind::Directory, Kind::Directory) => {}
+            (Kind::Directory, _) => return Err(Errno::ENOTDIR),
+            (_, Kind::Directory) => return Err(Errno::EISDIR),
+            _ => return Ok(()),
+        }
+        let node = self.lookup(parent, name)?;
+        self.expect_empty(&node)?;
+        match &node {
+            Node::Upper(upper) | Node::Merged { upper, .. } => draft::clear(&self.upper, upper),
+            Node::Only(_) | Node::Lower(_) => Ok(()),
+        }
+    }
+
+    fn expect_empty(&self, directory: &Node) -> Result<(), Errno> {
+        let mut outcome = Ok(());
+        let mut scratch = Vec::with_capacity(FIRST_ENTRIES);
+        self.open_directory(directory)?
+            .list(0, scratch.spare_capacity_mut(), |entry| {
+                if matches!(entry.name, b"." | b"..") {
+                    return Ok(Next::More);
+                }
+                outcome = Err(Errno::ENOTEMPTY);
+                Ok(Next::Enough)
+            })?;
+        outcome
+    }
+
+    /// The attributes of what is there, if there is something.
+    fn present(&self, parent: &Node, name: Name<'_>) -> Result<Option<Attributes>, Errno> {
+        match self.attributes_at(parent, name) {
+            Ok(present) => Ok(Some(present)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Sets permission bits; set-user-id and set-group-id are always taken away.
+    pub(crate) fn set_mode(&self, node: &Node, mode: u32) -> Result<(), Errno> {
+        let node = node.own()?;
+        if self.is_overlay() && node.attributes()?.is_opaque() {
+            self.upper.set_opaque_mode(node, mode)
+        } else {
+            self.upper.set_mode(node, mode)
+        }
+    }
+
+    /// Takes set-user-id and set-group-id away from a regular file that has them.
+    pub(crate) fn drop_privilege_bits(&self, node: &Node) -> Result<(), Errno> {
+        self.upper.drop_privilege_bits(node.own()?)
+    }
+
+    /// Sets an attribute.
+    pub(crate) fn set_xattr(
+        &self,
+        node: &Node,
+        name: XattrName<'_>,
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Result<(), Errno> {
+        self.upper.set_xattr(node.own()?, name, value, mode)
+    }
+
+    /// Removes an attribute.
+    pub(crate) fn remove_xattr(&self, node: &Node, name: XattrName<'_>) -> Result<(), Errno> {
+        self.upper.remove_xattr(node.own()?, name)
+    }
+
+    fn made(&self, node: os::Node) -> Node {
+        if self.is_overlay() {
+            Node::Upper(node)
+        } else {
+            Node::Only(node)
+        }
+    }
+}
+
+impl Node {
+    /// Sets the time stamps.
+    pub(crate) fn set_times(&self, accessed: NewTime, modified: NewTime) -> Result<(), Errno> {
+        self.own()?.set_times(accessed, modified)
+    }
+}

@@ -1,0 +1,470 @@
+//! What was changed: the upper tree compared with the host's tree as it is now.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::hash::Hasher as _;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use thiserror::Error;
+
+use super::origins::{Origin, Origins};
+use super::tree::{Found, Tree, join, names};
+use crate::errno::Errno;
+use crate::host::{AccessMode, Kind};
+use crate::rules::{Rules, State};
+
+/// Permission bits that are compared.
+const PERMISSIONS: u32 = 0o1777;
+
+/// Why it cannot be said what was changed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ChangesError {
+    /// One of the directories cannot be used.
+    #[error("the host does not open the workspace, or the directory with its changes")]
+    Open(#[source] io::Error),
+    /// A file or directory cannot be read.
+    #[error("the host does not read `{}`", .path.display())]
+    Read {
+        /// Which, below the workspace.
+        path: PathBuf,
+        /// What the host says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A FIFO, socket or device of the host's.
+    Special,
+}
+
+/// What is or was at a path, but for what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileState {
+    /// What it is.
+    pub kind: FileKind,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// What became of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The host has nothing there.
+    Added,
+    /// It holds something else than the host's.
+    Modified,
+    /// Only its permissions differ.
+    Mode,
+    /// It is gone; the host has it still.
+    Deleted,
+    /// A file that the host has by another name, which is gone.
+    Renamed {
+        /// The host's path.
+        from: PathBuf,
+    },
+}
+
+/// Why someone should look at a change before it gets onto the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Caution {
+    /// Programs of the host run or obey such a file: git, editors, shells, agents, build tools.
+    RunsOnHost,
+    /// A symbolic link that leads out of the workspace.
+    LeadsOutside,
+}
+
+/// One path that was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The path below the workspace. The guest chose its bytes: make them safe before they are printed.
+    pub path: PathBuf,
+    /// What became of it.
+    pub what: What,
+    /// What the host has there, if it has something.
+    pub before: Option<FileState>,
+    /// What the guest has there, unless it is gone.
+    pub after: Option<FileState>,
+    /// Whether the host's has changed since the guest changed it, or both have made one.
+    pub is_conflict: bool,
+    /// Why to look twice.
+    pub caution: Option<Caution>,
+}
+
+/// What is or was at a path.
+#[derive(Debug)]
+pub enum Content {
+    /// Nothing.
+    Nothing,
+    /// A file, open for reading.
+    File(File),
+    /// What a symbolic link says.
+    Link(Vec<u8>),
+    /// A directory, or something that is never opened.
+    Other,
+}
+
+/// What a guest changed in an overlay, as compared with the host's tree when this was made.
+#[derive(Debug)]
+pub struct Changes {
+    pub(super) upper: Tree,
+    pub(super) lower: Tree,
+    pub(super) directory: OwnedFd,
+    origins: BTreeMap<Vec<u8>, Origin>,
+    list: Vec<Change>,
+}
+
+impl Changes {
+    /// Compares. `root` is the workspace, `directory` what was [`Config::overlay`](crate::Config::overlay) of its share, which may still be going on.
+    ///
+    /// # Errors
+    /// [`ChangesError::Open`], [`ChangesError::Read`].
+    pub fn of(root: OwnedFd, directory: OwnedFd) -> Result<Self, ChangesError> {
+        let (over, _) = super::open(&directory, &root).map_err(ChangesError::Open)?;
+        let mut changes = Self {
+            upper: Tree::new(over.upper)?,
+            lower: Tree::new(root)?,
+            origins: Origins::read(&directory).map_err(ChangesError::Open)?,
+            directory,
+            list: Vec::new(),
+        };
+        let mut list = changes.present()?;
+        list.extend(changes.deleted()?);
+        changes.pair_renames(&mut list)?;
+        list.sort_by(|a, b| a.path.cmp(&b.path));
+        changes.list = list;
+        Ok(changes)
+    }
+
+    /// All of them, by path.
+    #[must_use]
+    pub fn list(&self) -> &[Change] {
+        &self.list
+    }
+
+    /// What the host has at the path, or had for a renamed file.
+    ///
+    /// # Errors
+    /// [`ChangesError::Read`].
+    pub fn before(&self, change: &Change) -> Result<Content, ChangesError> {
+        let path = match &change.what {
+            What::Renamed { from } => from,
+            _ => &change.path,
+        };
+        content(&self.lower, path).map_err(at(path))
+    }
+
+    /// What the guest has there.
+    ///
+    /// # Errors
+    /// [`ChangesError::Read`].
+    pub fn after(&self, change: &Change) -> Result<Content, ChangesError> {
+        if change.what == What::Deleted {
+            return Ok(Content::Nothing);
+        }
+        content(&self.upper, &change.path).map_err(at(&change.path))
+    }
+
+    /// What is in the upper tree and differs.
+    fn present(&self) -> Result<Vec<Change>, ChangesError> {
+        let mut list = Vec::new();
+        let mut left = vec![PathBuf::new()];
+        while let Some(directory) = left.pop() {
+            let found = self.upper.find(&directory).map_err(at(&directory))?;
+            let node = found.as_ref().map_or(&self.upper.root, |found| &found.node);
+            for name in self.upper.names_in(node).map_err(at(&directory))? {
+                let path = join(&directory, &name);
+                let own = self.upper.at(node, &name).map_err(at(&path))?;
+                if own.attributes.kind() == Kind::Special {
+                    continue;
+                }
+                list.extend(self.compare(&path, &own).map_err(at(&path))?);
+                if own.attributes.kind() == Kind::Directory {
+                    left.push(path);
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    fn compare(&self, path: &Path, own: &Found) -> Result<Option<Change>, Errno> {
+        let below = self.lower.find(path)?;
+        let what = match &below {
+            None => What::Added,
+            Some(below) => {
+                let kinds = (own.attributes.kind(), below.attributes.kind());
+                let is_same = kinds == (Kind::Directory, Kind::Directory)
+                    || self.upper.is_same(own, (&self.lower, below))?;
+                let is_link = own.attributes.kind() == Kind::Symlink;
+                let (old, new) = (FileState::of(below), FileState::of(own));
+                match is_same {
+                    true if is_link || old == new => return Ok(None),
+                    true => What::Mode,
+                    false => What::Modified,
+                }
+            }
+        };
+        let origin = self.origins.get(path.as_os_str().as_bytes());
+        let is_conflict = match (origin, &below) {
+            (Some(origin), Some(below)) => !origin.is_still(&below.attributes),
+            (None, None) => false,
+            _ => true,
+        };
+        Ok(Some(Change {
+            path: path.into(),
+            what,
+            before: below.as_ref().map(FileState::of),
+            after: Some(FileState::of(own)),
+            is_conflict,
+            caution: self.caution(path, own)?,
+        }))
+    }
+
+    fn caution(&self, path: &Path, own: &Found) -> Result<Option<Caution>, Errno> {
+        if runs_on_host(path, own.attributes.kind() == Kind::Directory) {
+            return Ok(Some(Caution::RunsOnHost));
+        }
+        let leads_outside = own.attributes.kind() == Kind::Symlink
+            && leaves(path, Path::new(OsStr::from_bytes(&self.upper.link(own)?)));
+        Ok(leads_outside.then_some(Caution::LeadsOutside))
+    }
+
+    /// What the guest removed and the host has.
+    fn deleted(&self) -> Result<Vec<Change>, ChangesError> {
+        let mut list = Vec::new();
+        for (bytes, origin) in &self.origins {
+            let path = Path::new(OsStr::from_bytes(bytes));
+            if !self.hides(path).map_err(at(path))? {
+                continue;
+            }
+            let Some(below) = self.lower.find(path).map_err(at(path))? else {
+                continue;
+            };
+            let is_directory = below.attributes.kind() == Kind::Directory;
+            list.push(Change {
+                path: path.into(),
+                what: What::Deleted,
+                before: Some(FileState::of(&below)),
+                after: None,
+                is_conflict: !origin.is_still(&below.attributes),
+                caution: runs_on_host(path, is_directory).then_some(Caution::RunsOnHost),
+            });
+        }
+        Ok(list)
+    }
+
+    /// Whether the guest sees nothing there, whatever the host has.
+    fn hides(&self, path: &Path) -> Result<bool, Errno> {
+        let names = names(path)?;
+        let mut at: Option<Found> = None;
+        let mut is_opaque = false;
+        for (name, is_last) in names.iter().zip((1..).map(|count| count == names.len())) {
+            let parent = at.as_ref().map_or(&self.upper.root, |found| &found.node);
+            let found = match self.upper.at(parent, name) {
+                Err(Errno::ENOENT) => return Ok(is_opaque),
+                found => found?,
+            };
+            match found.attributes.kind() {
+                Kind::Special => return Ok(true),
+                Kind::Directory => is_opaque |= found.attributes.is_opaque(),
+                Kind::Regular | Kind::Symlink => return Ok(!is_last),
+            }
+            at = Some(found);
+        }
+        Ok(false)
+    }
+
+    /// A file that was added and holds what a deleted one did is that one renamed.
+    fn pair_renames(&self, list: &mut Vec<Change>) -> Result<(), ChangesError> {
+        let mut gone: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
+        let is_candidate = |change: &Change, what: &What| {
+            let state = change.after.or(change.before);
+            let is_file = state.is_some_and(|state| state.kind == FileKind::File);
+            is_file && change.what == *what && !change.is_conflict
+        };
+        for change in list.iter().filter(|one| is_candidate(one, &What::Deleted)) {
+            if let Some(key) = digest(&self.lower, &change.path).map_err(at(&change.path))? {
+                gone.insert(key, change.path.clone());
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut renamed = Vec::new();
+        for change in list
+            .iter_mut()
+            .filter(|one| is_candidate(one, &What::Added))
+        {
+            let key = digest(&self.upper, &change.path).map_err(at(&change.path))?;
+            let Some(from) = key.and_then(|key| gone.remove(&key)) else {
+                continue;
+            };
+            if self.holds_same(&change.path, &from).map_err(at(&from))? {
+                renamed.push(from.clone());
+                change.what = What::Renamed { from };
+            }
+        }
+        list.retain(|change| change.what != What::Deleted || !renamed.contains(&change.path));
+        Ok(())
+    }
+
+    fn holds_same(&self, new: &Path, old: &Path) -> Result<bool, Errno> {
+        match (self.upper.find(new)?, self.lower.find(old)?) {
+            (Some(own), Some(other)) => self.upper.is_same(&own, (&self.lower, &other)),
+            _ => Ok(false),
+        }
+    }
+
+    /// What the host had at the path when the guest changed it first.
+    pub(super) fn origin(&self, path: &Path) -> Option<&Origin> {
+        self.origins.get(path.as_os_str().as_bytes())
+    }
+}
+
+impl Change {
+    /// Whether something else takes the place of a directory.
+    pub(super) fn replaces_directory(&self) -> bool {
+        let is_directory = |state: FileState| state.kind == FileKind::Directory;
+        self.before.is_some_and(is_directory) && !self.after.is_some_and(is_directory)
+    }
+}
+
+impl FileState {
+    fn of(found: &Found) -> Self {
+        let kind = match found.attributes.kind() {
+            Kind::Regular => FileKind::File,
+            Kind::Directory => FileKind::Directory,
+            Kind::Symlink => FileKind::Link,
+            Kind::Special => FileKind::Special,
+        };
+        let mode = found.attributes.mode & PERMISSIONS;
+        Self { kind, mode }
+    }
+}
+
+/// The error of something at `path`.
+fn at(path: &Path) -> impl Fn(Errno) -> ChangesError {
+    move |errno| ChangesError::Read {
+        path: path.into(),
+        source: io::Error::from_raw_os_error(errno.number().into()),
+    }
+}
+
+fn content(tree: &Tree, path: &Path) -> Result<Content, Errno> {
+    let Some(found) = tree.find(path)? else {
+        return Ok(Content::Nothing);
+    };
+    Ok(match found.attributes.kind() {
+        Kind::Regular => {
+            let (file, _) = tree.host.open(&found.node, AccessMode::READ)?;
+            Content::File(file.into())
+        }
+        Kind::Symlink => Content::Link(tree.link(&found)?),
+        Kind::Directory | Kind::Special => Content::Other,
+    })
+}
+
+/// Size and hash of a file that holds something.
+fn digest(tree: &Tree, path: &Path) -> Result<Option<(u64, u64)>, Errno> {
+    let Content::File(mut file) = content(tree, path)? else {
+        return Ok(None);
+    };
+    let mut hasher = DefaultHasher::new();
+    let (mut buffer, mut size) = (vec![0; 64 << 10], 0);
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((size > 0).then(|| (size, hasher.finish())));
+        }
+        hasher.write(buffer.get(..read).unwrap_or_default());
+        size += read as u64;
+    }
+}
+
+/// Whether a program of the host runs or obeys what is at the path.
+fn runs_on_host(path: &Path, is_directory: bool) -> bool {
+    let rules = Rules::run_on_host();
+    let mut state = State::TOP;
+    let mut parts = path.components().peekable();
+    while let Some(part) = parts.next() {
+        let judged = rules.judge(state, part.as_os_str().as_encoded_bytes());
+        let is_directory = parts.peek().is_some() || is_directory;
+        if judged.guard(is_directory).is_some() {
+            return true;
+        }
+        state = judged.state(true);
+    }
+    false
+}
+
+/// Whether a link at `path` leads above the root, taken by its text.
+fn leaves(path: &Path, target: &Path) -> bool {
+    let mut depth = path.components().count().saturating_sub(1);
+    for part in target.components() {
+        match part {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return true,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_followed_in_thought_only() {
+        for (path, target, out) in [
+            ("link", "file", false),
+            ("link", "../file", true),
+            ("a/link", "../file", false),
+            ("a/link", "../../file", true),
+            ("a/b/link", "../c/../../file", false),
+            ("a/b/link", "x/../../../../y", true),
+            ("link", "/etc/passwd", true),
+            ("link", "./.", false),
+        ] {
+            assert_eq!(
+                leaves(path.as_ref(), target.as_ref()),
+                out,
+                "{path} {target}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_host_runs_is_marked_at_every_depth() {
+        for (path, is_directory, runs) in [
+            ("Makefile", false, true),
+            ("sub/package.json", false, true),
+            ("a/build.rs", false, true),
+            (".git/hooks/pre-commit", false, true),
+            (".git/config", false, true),
+            (".vscode/tasks.json", false, true),
+            (".github/workflows/ci.yml", false, true),
+            ("src/main.rs", false, false),
+            ("README.md", false, false),
+            (".git/index", false, false),
+        ] {
+            assert_eq!(runs_on_host(path.as_ref(), is_directory), runs, "{path}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Anything that a guest does in an overlay looks to it as if it did it to the host's tree; and once it is applied, the host's tree is what it
+//! would have been.
+
+use fsshare::{HardLinkPolicy, OnConflict};
+use proptest::prelude::*;
+
+use super::super::client::{Reply, Share, fingerprint};
+use super::{Paths, changes, fill, tree_of};
+
+const PATHS: [&str; 16] = [
+    "a",
+    "b",
+    "c",
+    "l",
+    "d",
+    "d/a",
+    "d/b",
+    "d/e",
+    "d/e/a",
+    "d/e/f",
+    "empty",
+    "empty/a",
+    "full",
+    "full/of",
+    "full/of/two",
+    "c/a",
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Make,
+    MakeDir,
+    MakeLink,
+    Put,
+    Overwrite,
+    Remove,
+    RemoveDir,
+    Move(u32),
+    Link,
+    Chmod(u32),
+    Truncate(u64),
+    Names,
+    Get,
+    Again,
+}
+
+fn act() -> impl Strategy<Value = (Act, usize, usize, u8)> {
+    let act = prop_oneof![
+        1 => Just(Act::Make),
+        1 => Just(Act::MakeDir),
+        1 => Just(Act::MakeLink),
+        1 => Just(Act::Put),
+        1 => Just(Act::Overwrite),
+        3 => Just(Act::Remove),
+        3 => Just(Act::RemoveDir),
+        4 => (0..3_u32).prop_map(Act::Move),
+        1 => Just(Act::Link),
+        1 => prop_oneof![Just(0o600), Just(0o755), Just(0o644), Just(0o4755)].prop_map(Act::Chmod),
+        1 => (0..20_u64).prop_map(Act::Truncate),
+        1 => Just(Act::Names),
+        1 => Just(Act::Get),
+        1 => Just(Act::Again),
+    ];
+    (act, 0..PATHS.len(), 0..PATHS.len(), any::<u8>())
+}
+
+fn perform(share: &Share, (act, one, other, number): (Act, usize, usize, u8)) -> Reply {
+    let (path, to) = (PATHS[one], PATHS[other]);
+    let data = [number; 7];
+    let nothing = |()| Vec::new();
+    let is_below = |path: &str, other| path.starts_with(&format!("{other}/"));
+    if matches!(act, Act::Move(_)) && (is_below(path, to) || is_below(to, path)) {
+        // The guest's own kernel answers that.
+        return Ok(Vec::new());
+    }
+    match act {
+        Act::Make => share.make(path).map(nothing),
+        Act::MakeDir => share.make_dir(path).map(nothing),
+        Act::MakeLink => share.make_link(path, to).map(nothing),
+        Act::Put => share.put(path, u64::from(number % 9), &data).map(nothing),
+        Act::Overwrite => share.overwrite(path, &data).map(nothing),
+        Act::Remove => share.remove(path).map(nothing),
+        Act::RemoveDir => share.remove_dir(path).map(nothing),
+        Act::Move(flags) => share.mv(path, to, flags).map(nothing),
+        Act::Link => share.ln(path, to).map(nothing),
+        Act::Chmod(mode) => share.chmod(path, mode).map(nothing),
+        Act::Truncate(size) => share.truncate(path, size).map(nothing),
+        Act::Names => share.names(path).map(|names| names.join(" ").into_bytes()),
+        Act::Get => share.get(path),
+        Act::Again => Ok(Vec::new()),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_overlay_is_as_good_as_the_tree(acts in prop::collection::vec(act(), 1..60), few in any::<bool>()) {
+        let direct = Share::with(|config| config.hard_links = HardLinkPolicy::Writable);
+        let limit = |config: &mut fsshare::Config| {
+            config.limits.max_held = if few { 8 } else { 1000 };
+        };
+        let mut overlay = Share::overlay(limit);
+        fill(&direct.root);
+        fill(&overlay.root);
+        let untouched = fingerprint(&overlay.root);
+        for act in acts {
+            if matches!(act.0, Act::Again) {
+                overlay = overlay.again(limit);
+                continue;
+            }
+            let outcome = perform(&overlay, act);
+            // A directory of the host is not moved; a guest copies it then.
+            if outcome != Err(libc::EXDEV) {
+                prop_assert_eq!(outcome, perform(&direct, act), "{:?} {} {}", act, PATHS[act.1], PATHS[act.2]);
+            }
+        }
+        prop_assert_eq!(overlay.tree(), direct.tree());
+        prop_assert_eq!(fingerprint(&overlay.root), untouched, "the host's tree changed");
+        let failed = changes(&overlay).apply(|_| true, OnConflict::Keep).unwrap();
+        prop_assert!(failed.is_empty(), "{:?}", failed);
+        prop_assert_eq!(tree_of(&overlay.root), tree_of(&direct.root));
+        let left = changes(&overlay);
+        prop_assert!(left.list().is_empty(), "{:?}", left.list());
+        prop_assert_eq!(overlay.tree(), direct.tree());
+    }
+}
