@@ -19,8 +19,9 @@
 //! The journey of a request: [`abi::parse`] makes a type of its bytes; the policy layer admits it or not; the operation works
 //! on nodes and open files that it finds by number; the host layer makes the call; the reply goes back through [`transfer::Writer`].
 //!
-//! There are host layers for Linux, macOS and Windows. Only that for Linux is tested by running it; those for macOS and Windows are
-//! type-checked (`cargo xtask cross`), and what in them is pure (names, errors, listings, reparse points) is tested on Linux.
+//! There are host layers for Linux, macOS and Windows. Only that for Linux is tested on its system; those for macOS and Windows are
+//! type-checked (`cargo xtask cross`), and what in them is pure (names, errors, listings, reparse points) is tested on Linux. The tests
+//! of the Windows layer were run under Wine, which is not Windows.
 
 pub mod abi;
 pub mod errno;

@@ -3,8 +3,9 @@
 //! There is nothing like `O_PATH`, nor a way from one descriptor to another for the same file. So:
 //!
 //! * A name is one component below a held directory. What it is is asked first, by a call that does not open it; of a regular file, a directory
-//!   or a symbolic link a descriptor is then held that can neither read nor write (`O_EVTONLY`, with `O_SYMLINK` for not following), and it must
-//!   be what was seen. Special files, and what this user may not read, are not opened: such a node is its number alone.
+//!   or a symbolic link a descriptor for events (`O_EVTONLY`, with `O_SYMLINK` for not following) is then held, and never read from. It must be
+//!   what was seen. Special files, and what this user may not read, are not opened: such a node is its number alone. A guest cannot make a
+//!   special file; if the host's user puts one there in that very moment, it is opened for events, without waiting, and closed.
 //! * A file is opened for I/O as `/.vol/DEVICE/INODE`, which finds it by number whatever its name is, and must be the node. While the node's
 //!   descriptor is held nothing else gets that number, and APFS never gives one twice. A file without a name is not found so: what is open
 //!   remains open, and opening it anew is `ESTALE`.

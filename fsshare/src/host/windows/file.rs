@@ -6,7 +6,7 @@ use std::os::windows::io::{AsHandle as _, BorrowedHandle, OwnedHandle};
 use windows_sys::Wdk::Storage::FileSystem::FILE_NON_DIRECTORY_FILE;
 use windows_sys::Win32::Storage::FileSystem::FILE_WRITE_DATA;
 
-use super::{how, sys};
+use super::{index, reopen};
 use crate::abi::FallocateMode;
 use crate::errno::Errno;
 use crate::host::LockRequest;
@@ -52,9 +52,9 @@ impl File {
     /// Cuts or extends the file.
     pub(crate) fn set_size(&self, size: u64) -> Result<(), Errno> {
         if self.appends {
-            let how = how(FILE_WRITE_DATA, FILE_NON_DIRECTORY_FILE);
-            let whole = fs::File::from(sys::open(self.handle(), &[], how)?);
-            return Ok(whole.set_len(size)?);
+            let (file, number) = (self.handle(), index(self.handle())?);
+            let whole = reopen(file, number, FILE_WRITE_DATA, FILE_NON_DIRECTORY_FILE)?;
+            return Ok(fs::File::from(whole).set_len(size)?);
         }
         Ok(self.file.set_len(size)?)
     }

@@ -183,11 +183,12 @@ impl Host {
         }
         let attributes = node.attributes()?;
         let handle = node.reopen(mode.rights(), mode.options())?;
-        let file = File::new(handle, mode.writes, mode.appends);
         if mode.truncates {
-            file.set_size(0)?;
+            // What is opened may be for reading only, or for appending.
+            let whole = node.reopen(FILE_WRITE_DATA, nt::FILE_NON_DIRECTORY_FILE)?;
+            File::new(whole, true, false).set_size(0)?;
         }
-        Ok((file, attributes))
+        Ok((File::new(handle, mode.writes, mode.appends), attributes))
     }
 
     /// Opens a directory for listing.
@@ -286,6 +287,22 @@ fn index(handle: BorrowedHandle<'_>) -> Result<u64, Errno> {
     Ok(index)
 }
 
+/// What has `handle` open, the file with that number, by another handle.
+fn reopen(
+    handle: BorrowedHandle<'_>,
+    number: u64,
+    access: u32,
+    options: u32,
+) -> Result<OwnedHandle, Errno> {
+    let how = how(access | FILE_READ_ATTRIBUTES, options);
+    let again = sys::open(handle, &[], how)?;
+    if index(again.as_handle())? == number {
+        Ok(again)
+    } else {
+        Err(Errno::ESTALE)
+    }
+}
+
 impl Node {
     fn new(handle: OwnedHandle, volume: u32) -> Result<Self, Errno> {
         let kind = kind_of(handle.as_handle())?;
@@ -309,13 +326,7 @@ impl Node {
 
     /// The same file by another handle.
     fn reopen(&self, access: u32, options: u32) -> Result<OwnedHandle, Errno> {
-        let how = how(access | FILE_READ_ATTRIBUTES, options);
-        let handle = sys::open(self.handle.as_handle(), &[], how)?;
-        if index(handle.as_handle())? == self.index {
-            Ok(handle)
-        } else {
-            Err(Errno::ESTALE)
-        }
+        reopen(self.handle.as_handle(), self.index, access, options)
     }
 
     /// The node's attributes now.

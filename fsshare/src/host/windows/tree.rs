@@ -59,13 +59,10 @@ impl Host {
             attributes: info::new_attributes(mode),
         };
         let handle = sys::open(parent.directory()?, &new(name)?, how)?;
-        let again = super::how(FILE_READ_ATTRIBUTES, 0);
-        let node = Node::new(sys::open(handle.as_handle(), &[], again)?, parent.volume)?;
-        if node.index == super::index(handle.as_handle())? {
-            Ok((File::new(handle, access.writes, access.appends), node))
-        } else {
-            Err(Errno::ESTALE)
-        }
+        let file = handle.as_handle();
+        let again = super::reopen(file, super::index(file)?, FILE_READ_ATTRIBUTES, 0)?;
+        let node = Node::new(again, parent.volume)?;
+        Ok((File::new(handle, access.writes, access.appends), node))
     }
 
     /// There are no files without a name here.
