@@ -21,7 +21,7 @@
 //!
 //! There are host layers for Linux, macOS and Windows. Only that for Linux is tested on its system; those for macOS and Windows are
 //! type-checked (`cargo xtask cross`), and what in them is pure (names, errors, listings, reparse points) is tested on Linux. The tests
-//! of the Windows layer were run under Wine, which is not Windows.
+//! of the Windows layer run under Wine (`cargo xtask wine`), which is not Windows.
 
 pub mod abi;
 pub mod errno;
