@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::plan::RulePlan;
 use crate::{Result, Sandbox};
 
@@ -25,8 +27,44 @@ pub struct Mount {
     pub host: PathBuf,
     /// Where the guest sees it, absolute. The same path, unless it is set.
     pub guest: Option<PathBuf>,
-    /// The guest cannot change anything in it.
-    pub read_only: bool,
+    /// What becomes of the guest's changes.
+    pub mode: ShareMode,
+}
+
+/// What becomes of a guest's changes to a shared directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ShareMode {
+    /// They are made on the host, at once.
+    Direct,
+    /// There are none: each is refused.
+    ReadOnly,
+    /// The guest has them, and the host's directory stays as it is, until someone applies them: see [`changes`](crate::changes).
+    Overlay {
+        /// The directory that takes them. It is made if it is not there. What an earlier sandbox left in it is there again; one
+        /// sandbox at a time may have it. It may not lie where the guest can see it.
+        changes: PathBuf,
+    },
+}
+
+/// For how long the guest may trust what it knows of the shares, while the host changes them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ShareCache {
+    /// For a tenth of a second; what the host makes is seen at once.
+    #[default]
+    Auto,
+    /// For a day: nobody on the host changes anything meanwhile. The fastest.
+    Always,
+    /// Not at all: each look goes to the host. For a host and a guest that change the same files in turn.
+    Never,
+}
+
+impl Mount {
+    /// Whether the guest can change the directory itself.
+    pub(crate) fn is_changed_by_guest(&self) -> bool {
+        self.mode == ShareMode::Direct
+    }
 }
 
 /// The settings of a sandbox. Everything but the guest's files has a default.
@@ -39,6 +77,7 @@ pub struct SandboxBuilder {
     pub(crate) vcpus: u32,
     pub(crate) memory_mib: u64,
     pub(crate) mounts: Vec<Mount>,
+    pub(crate) share_cache: ShareCache,
     pub(crate) owner: (u32, u32),
     pub(crate) rules: RulePlan,
     pub(crate) env: Vec<(String, String)>,
@@ -60,6 +99,7 @@ impl SandboxBuilder {
             vcpus: 1,
             memory_mib: DEFAULT_MEMORY_MIB,
             mounts: Vec::new(),
+            share_cache: ShareCache::Auto,
             owner: (0, 0),
             rules: RulePlan::default(),
             env: Vec::new(),
@@ -108,13 +148,30 @@ impl SandboxBuilder {
         self.mount(Mount {
             host: directory.into(),
             guest: None,
-            read_only: false,
+            mode: ShareMode::Direct,
+        })
+    }
+
+    /// Shares `directory` with the guest, at the same path; what it changes goes to the directory `changes` and not to the host's files.
+    pub fn overlay(self, directory: impl Into<PathBuf>, changes: impl Into<PathBuf>) -> Self {
+        self.mount(Mount {
+            host: directory.into(),
+            guest: None,
+            mode: ShareMode::Overlay {
+                changes: changes.into(),
+            },
         })
     }
 
     /// Shares a directory with the guest.
     pub fn mount(mut self, mount: Mount) -> Self {
         self.mounts.push(mount);
+        self
+    }
+
+    /// How long the guest may trust what it knows of the shares; [`ShareCache::Auto`] unless set.
+    pub const fn share_cache(mut self, cache: ShareCache) -> Self {
+        self.share_cache = cache;
         self
     }
 

@@ -61,9 +61,13 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), sandbox::Error> {
-//! use sandbox::{Mount, Sandbox};
+//! use sandbox::{Mount, Sandbox, ShareMode};
 //!
-//! let reference = Mount { host: "/srv/reference".into(), guest: Some("/reference".into()), read_only: true };
+//! let reference = Mount {
+//!     host: "/srv/reference".into(),
+//!     guest: Some("/reference".into()),
+//!     mode: ShareMode::ReadOnly,
+//! };
 //! let sandbox = Sandbox::builder()
 //!     .vcpus(2)
 //!     .memory_mib(1024)
@@ -83,6 +87,30 @@
 //! # }
 //! ```
 //!
+//! # Changes that are looked at first
+//!
+//! With [`ShareMode::Overlay`] the guest has the workspace as it is, and what it changes goes to a directory of its own. See [`changes`].
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use sandbox::changes::{OnConflict, What};
+//! use sandbox::{ExecSpec, Sandbox};
+//!
+//! let sandbox = Sandbox::builder().overlay("/srv/project", "/srv/changes").start().await?;
+//! sandbox.output(ExecSpec::new("make").directory("/srv/project")).await?;
+//! for (workspace, changes) in sandbox.changes()? {
+//!     for change in changes.list() {
+//!         println!("{:?} {:?}/{:?}", change.what, workspace, change.path);
+//!     }
+//!     let wanted = |change: &sandbox::changes::Change| change.caution.is_none() && change.what != What::Deleted;
+//!     for (change, error) in changes.apply(wanted, OnConflict::Keep)? {
+//!         eprintln!("{:?}: {error}", change.path);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # The worker
 //!
 //! The machine runs in a worker process, which is the embedding program executed again: call
@@ -91,6 +119,8 @@
 
 pub mod agent;
 pub mod boot;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod changes;
 mod error;
 #[doc(hidden)]
 pub mod protocol;
@@ -126,7 +156,8 @@ pub mod worker;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use config::{
-    DEFAULT_MEMORY_MIB, GuestFiles, MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder,
+    DEFAULT_MEMORY_MIB, GuestFiles, MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder, ShareCache,
+    ShareMode,
 };
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use doctor::{Check, Verdict, doctor};

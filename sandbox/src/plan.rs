@@ -6,8 +6,10 @@
 use fsshare::{HardLinkPolicy, Quota, RuleError, Rules};
 use serde::{Deserialize, Serialize};
 
+use crate::config::ShareCache;
+
 /// Version of the plan's form; a worker refuses any other.
-pub(crate) const PLAN_VERSION: u32 = 3;
+pub(crate) const PLAN_VERSION: u32 = 4;
 
 /// Most bytes of an encoded plan.
 pub(crate) const MAX_PLAN: usize = 64 * 1024;
@@ -53,6 +55,8 @@ pub(crate) enum Role {
     Console,
     /// The directory of the share with this number.
     Share(usize),
+    /// The directory that takes the guest's changes to that share.
+    Changes(usize),
 }
 
 /// One directory tree that the guest may mount.
@@ -62,6 +66,8 @@ pub(crate) struct SharePlan {
     pub(crate) tag: String,
     /// Every change is refused by the server.
     pub(crate) read_only: bool,
+    /// For how long the guest may trust what it knows of it.
+    pub(crate) cache: ShareCache,
     /// User and group of the guest to whom the host user's files belong there.
     pub(crate) owner: (u32, u32),
 }
@@ -145,6 +151,7 @@ mod tests {
             shares: vec![SharePlan {
                 tag: "workspace".into(),
                 read_only: true,
+                cache: ShareCache::Never,
                 owner: (0, 0),
             }],
             rules: RulePlan {

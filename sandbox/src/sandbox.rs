@@ -2,6 +2,7 @@
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::agent::{AgentClient, ExecSpec, Output, Process};
-use crate::config::{GuestFiles, SandboxBuilder};
+use crate::changes::{Changes, Overlay};
+use crate::config::{self, GuestFiles, SandboxBuilder, ShareMode};
 use crate::control::{MachineEnd, Report};
 use crate::error::{EndReason, Error, Result};
 use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
@@ -42,6 +44,7 @@ pub struct Sandbox {
     facts: BootFacts,
     watched: Watched,
     worker: Option<u32>,
+    overlays: Vec<Overlay>,
     _supervision: Supervision,
 }
 
@@ -116,6 +119,7 @@ impl Sandbox {
             facts,
             watched,
             worker,
+            overlays: overlays(&config),
             _supervision: supervision,
         })
     }
@@ -197,6 +201,16 @@ impl Sandbox {
         self.watched.refusals().clone()
     }
 
+    /// What the guest has changed so far in each workspace that it has as an overlay.
+    ///
+    /// # Errors
+    /// A workspace, or the directory with its changes, is not there any more or cannot be used.
+    pub fn changes(&self) -> Result<Vec<(PathBuf, Changes)>> {
+        let overlays = self.overlays.iter();
+        let read = |overlay: &Overlay| Ok((overlay.workspace.clone(), overlay.read()?));
+        overlays.map(read).collect()
+    }
+
     /// The process id of the vmm worker.
     #[must_use]
     pub const fn worker_id(&self) -> Option<u32> {
@@ -260,6 +274,17 @@ async fn prepare_when_free(config: &SandboxBuilder) -> Result<Prepared> {
         }
     }
     prepare(config)
+}
+
+fn overlays(config: &SandboxBuilder) -> Vec<Overlay> {
+    let overlay = |mount: &config::Mount| match &mount.mode {
+        ShareMode::Overlay { changes } => Some(Overlay {
+            workspace: mount.host.clone(),
+            changes: changes.clone(),
+        }),
+        _ => None,
+    };
+    config.mounts.iter().filter_map(overlay).collect()
 }
 
 fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {

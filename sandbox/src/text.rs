@@ -21,7 +21,8 @@ fn harmless(text: &str) -> impl Iterator<Item = char> {
     text.chars().filter(|c| !c.is_control() && !is_format(*c))
 }
 
-const fn is_format(c: char) -> bool {
+/// Whether it hides others or changes their order.
+pub(crate) const fn is_format(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 

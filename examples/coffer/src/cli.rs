@@ -12,6 +12,10 @@ Examples:
   coffer run -w . -- make test                  with the present directory shared, at the same path
   coffer run -w . --read-only -- ls -l          the same, but nothing in it can be changed
   coffer run -w . -it -- bash                   a shell
+  coffer run -w . --overlay -- agent            what it changes is kept apart, until
+  coffer diff                                   it is looked at, and
+  coffer apply                                  made on the host, or
+  coffer discard                                thrown away
   coffer doctor                                 what is missing on this host, and what to do";
 
 const RUN_HELP: &str = "\
@@ -30,6 +34,30 @@ Exit status:
   127  the command is not found
   130, 143, 129  coffer itself was ended by SIGINT, SIGTERM or SIGHUP
   141  nobody reads the output any more";
+
+const DIFF_HELP: &str = "\
+Examples:
+  coffer diff                                   all that was changed in the present directory, as a patch
+  coffer diff --stat                            one line a path
+  coffer diff src Makefile                      these, and what is below them
+  coffer diff --json | jq .path                 one JSON object a line
+
+Signs of --stat: A added, M changed, m only its permissions, D removed, R renamed; behind it C where the host has changed
+it, too, and ! where programs of the host run or obey such a file, or a link leads out of the workspace.";
+
+const APPLY_HELP: &str = "\
+Examples:
+  coffer apply                                  all but what is marked and what the host has changed, too
+  coffer apply src README.md                    these, and what is below them
+  coffer apply --marked                         also what programs of the host run or obey
+  coffer apply --overwrite src/main.rs          the guest's, also where the host has changed it
+
+A file that is named in full is applied though it is marked. A file is replaced in one step, or stays as it is. The
+exit status is 1 when something that was asked for was not applied.";
+
+const DISCARD_HELP: &str = "\
+Examples:
+  coffer discard                                all changes to the present directory that were not applied";
 
 const DOCTOR_HELP: &str = "\
 Examples:
@@ -57,6 +85,15 @@ pub(crate) enum Command {
     /// Run a command in a new sandbox, which ends with it
     #[command(after_help = RUN_HELP)]
     Run(Box<RunOptions>),
+    /// Show what was changed in a workspace with an overlay
+    #[command(after_help = DIFF_HELP)]
+    Diff(DiffOptions),
+    /// Make changes of an overlay on the host
+    #[command(after_help = APPLY_HELP)]
+    Apply(ApplyOptions),
+    /// Throw the changes of an overlay away
+    #[command(after_help = DISCARD_HELP)]
+    Discard(OverlayOptions),
     /// Check what a sandbox needs of this host
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorOptions),
@@ -109,6 +146,22 @@ pub(crate) struct RunOptions {
     /// Nothing in the workspace can be changed
     #[arg(long, requires = "workspace")]
     pub(crate) read_only: bool,
+    /// Keep what is changed in the workspace apart from it, for `coffer diff`, `apply` and `discard`. What an earlier
+    /// run left there is there again
+    #[arg(long, requires = "workspace", conflicts_with = "read_only")]
+    pub(crate) overlay: bool,
+    /// Keep it in this directory [default: one of the workspace's own in the user's state folder]
+    #[arg(long, value_name = "DIR", requires = "overlay")]
+    pub(crate) changes: Option<PathBuf>,
+    /// How long the guest may trust what it knows of the workspace: `auto` a tenth of a second, `always` a day (nobody
+    /// on the host may change it meanwhile), `never` not at all
+    #[arg(
+        long,
+        value_name = "WHEN",
+        requires = "workspace",
+        default_value = "auto"
+    )]
+    pub(crate) cache: CacheOption,
     /// Hide names in the workspace, e.g. `*.key`, `secrets/*`; `!.env` shows what is usually hidden
     #[arg(long, value_name = "PATTERN", requires = "workspace")]
     pub(crate) hide: Vec<String>,
@@ -180,6 +233,63 @@ pub(crate) struct RunOptions {
         value_name = "CMD"
     )]
     pub(crate) command: Vec<String>,
+}
+
+/// [`sandbox::ShareCache`].
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum CacheOption {
+    Auto,
+    Always,
+    Never,
+}
+
+/// A workspace with an overlay.
+#[derive(Debug, Args)]
+pub(crate) struct OverlayOptions {
+    /// The workspace [default: the present directory]
+    #[arg(
+        short,
+        long,
+        value_name = "DIR",
+        default_value = ".",
+        hide_default_value = true
+    )]
+    pub(crate) workspace: PathBuf,
+    /// Where its changes are kept [default: as for `coffer run --overlay`]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) changes: Option<PathBuf>,
+}
+
+/// `coffer diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffOptions {
+    #[command(flatten)]
+    pub(crate) overlay: OverlayOptions,
+    /// One line a path
+    #[arg(long)]
+    pub(crate) stat: bool,
+    /// One JSON object a line
+    #[arg(long, conflicts_with = "stat")]
+    pub(crate) json: bool,
+    /// Paths below the workspace; all unless given
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// `coffer apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyOptions {
+    #[command(flatten)]
+    pub(crate) overlay: OverlayOptions,
+    /// Also what programs of the host run or obey, and links that lead out of the workspace
+    #[arg(long)]
+    pub(crate) marked: bool,
+    /// Also what the host has changed meanwhile; the host's is lost
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Paths below the workspace; all unless given
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 /// `coffer doctor`.

@@ -1,5 +1,6 @@
 //! `coffer`: runs commands in Cofferdam sandboxes from a terminal.
 
+mod changes;
 mod cli;
 mod doctor;
 mod failure;
@@ -24,6 +25,9 @@ fn main() -> ExitCode {
     };
     let (result, json) = match &cli.command {
         Command::Run(options) => (run::main(options), options.json),
+        Command::Diff(options) => (changes::diff(options), options.json),
+        Command::Apply(options) => (changes::apply(options), false),
+        Command::Discard(options) => (changes::discard(options), false),
         Command::Doctor(options) => (doctor::main(options), options.json),
         Command::Completions { shell } => (completions(*shell), false),
     };

@@ -4,10 +4,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sandbox::agent::User;
-use sandbox::{BootTimeline, Error, ExecSpec, ExitStatus, Refusal, Sandbox, SandboxBuilder};
+use sandbox::{
+    BootTimeline, Error, ExecSpec, ExitStatus, Refusal, Sandbox, SandboxBuilder, ShareCache,
+    ShareMode,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::RunOptions;
+use crate::changes;
+use crate::cli::{CacheOption, RunOptions};
 use crate::failure::Failure;
 use crate::print::say;
 use crate::streams;
@@ -50,6 +54,11 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     sandbox.kill();
     sandbox.wait().await;
     say_refusals(&sandbox.refusals());
+    if let Ok(overlays) = sandbox.changes() {
+        overlays
+            .iter()
+            .for_each(|(_, changes)| changes::say_summary(changes));
+    }
     result
 }
 
@@ -102,6 +111,17 @@ fn absolute(path: &std::path::Path) -> std::path::PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
+fn share_mode(options: &RunOptions, workspace: &std::path::Path) -> ShareMode {
+    if options.overlay {
+        let changes = changes::place(workspace, options.changes.as_deref());
+        ShareMode::Overlay { changes }
+    } else if options.read_only {
+        ShareMode::ReadOnly
+    } else {
+        ShareMode::Direct
+    }
+}
+
 fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> SandboxBuilder {
     let mut builder = Sandbox::of(options.guest.files())
         .vcpus(options.cpus)
@@ -111,9 +131,13 @@ fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> Sandbo
         let mount = sandbox::Mount {
             host: workspace.to_owned(),
             guest: None,
-            read_only: options.read_only,
+            mode: share_mode(options, workspace),
         };
-        builder = builder.mount(mount);
+        builder = builder.mount(mount).share_cache(match options.cache {
+            CacheOption::Auto => ShareCache::Auto,
+            CacheOption::Always => ShareCache::Always,
+            CacheOption::Never => ShareCache::Never,
+        });
     }
     builder = rules(options, builder);
     if let Some((uid, gid)) = options.user.as_deref().and_then(owner) {

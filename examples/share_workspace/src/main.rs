@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sandbox::{Error, ExecSpec, Mount, Sandbox};
+use sandbox::{Error, ExecSpec, Mount, Sandbox, ShareMode};
 
 fn main() -> Result<(), Error> {
     sandbox::worker::init();
@@ -37,7 +37,7 @@ async fn run(directory: &Path) -> Result<(), Error> {
     let mount = Mount {
         host: directory.to_owned(),
         guest: None,
-        read_only: true,
+        mode: ShareMode::ReadOnly,
     };
     let sandbox = Sandbox::builder().mount(mount).start().await?;
     let output = sandbox.output(write).await?;

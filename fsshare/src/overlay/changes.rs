@@ -1,7 +1,7 @@
 //! What was changed: the upper tree compared with the host's tree as it is now.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::Hasher as _;
@@ -127,13 +127,14 @@ pub struct Changes {
     pub(super) directory: OwnedFd,
     origins: BTreeMap<Vec<u8>, Origin>,
     list: Vec<Change>,
+    unread: Vec<ChangesError>,
 }
 
 impl Changes {
     /// Compares. `root` is the workspace, `directory` what was [`Config::overlay`](crate::Config::overlay) of its share, which may still be going on.
     ///
     /// # Errors
-    /// [`ChangesError::Open`], [`ChangesError::Read`].
+    /// [`ChangesError::Open`].
     pub fn of(root: OwnedFd, directory: OwnedFd) -> Result<Self, ChangesError> {
         let (over, _) = super::open(&directory, &root).map_err(ChangesError::Open)?;
         let mut changes = Self {
@@ -142,12 +143,15 @@ impl Changes {
             origins: Origins::read(&directory).map_err(ChangesError::Open)?,
             directory,
             list: Vec::new(),
+            unread: Vec::new(),
         };
-        let mut list = changes.present()?;
-        list.extend(changes.deleted()?);
-        changes.pair_renames(&mut list)?;
+        let (mut list, mut unread) = (Vec::new(), Vec::new());
+        changes.present(&mut list, &mut unread);
+        changes.deleted(&mut list, &mut unread);
+        changes.pair_renames(&mut list, &mut unread);
         list.sort_by(|a, b| a.path.cmp(&b.path));
         changes.list = list;
+        changes.unread = unread;
         Ok(changes)
     }
 
@@ -155,6 +159,12 @@ impl Changes {
     #[must_use]
     pub fn list(&self) -> &[Change] {
         &self.list
+    }
+
+    /// What could not be compared, [`ChangesError::Read`] each: a guest can take from its files the permission to read them.
+    #[must_use]
+    pub fn unread(&self) -> &[ChangesError] {
+        &self.unread
     }
 
     /// What the host has at the path, or had for a renamed file.
@@ -181,25 +191,29 @@ impl Changes {
     }
 
     /// What is in the upper tree and differs.
-    fn present(&self) -> Result<Vec<Change>, ChangesError> {
-        let mut list = Vec::new();
+    fn present(&self, list: &mut Vec<Change>, unread: &mut Vec<ChangesError>) {
         let mut left = vec![PathBuf::new()];
         while let Some(directory) = left.pop() {
-            let found = self.upper.find(&directory).map_err(at(&directory))?;
-            let node = found.as_ref().map_or(&self.upper.root, |found| &found.node);
-            for name in self.upper.names_in(node).map_err(at(&directory))? {
+            let names = self.upper.find(&directory).and_then(|found| {
+                let node = found.as_ref().map_or(&self.upper.root, |found| &found.node);
+                self.upper.names_in(node)
+            });
+            for name in kept(names, &directory, unread).unwrap_or_default() {
                 let path = join(&directory, &name);
-                let own = self.upper.at(node, &name).map_err(at(&path))?;
-                if own.attributes.kind() == Kind::Special {
-                    continue;
-                }
-                list.extend(self.compare(&path, &own).map_err(at(&path))?);
-                if own.attributes.kind() == Kind::Directory {
+                let compared = self.upper.find(&path).and_then(|own| match own {
+                    Some(own) if own.attributes.kind() != Kind::Special => {
+                        let is_directory = own.attributes.kind() == Kind::Directory;
+                        Ok((self.compare(&path, &own)?, is_directory))
+                    }
+                    _ => Ok((None, false)),
+                });
+                let (change, is_directory) = kept(compared, &path, unread).unwrap_or_default();
+                list.extend(change);
+                if is_directory {
                     left.push(path);
                 }
             }
         }
-        Ok(list)
     }
 
     fn compare(&self, path: &Path, own: &Found) -> Result<Option<Change>, Errno> {
@@ -245,14 +259,14 @@ impl Changes {
     }
 
     /// What the guest removed and the host has.
-    fn deleted(&self) -> Result<Vec<Change>, ChangesError> {
-        let mut list = Vec::new();
+    fn deleted(&self, list: &mut Vec<Change>, unread: &mut Vec<ChangesError>) {
         for (bytes, origin) in &self.origins {
             let path = Path::new(OsStr::from_bytes(bytes));
-            if !self.hides(path).map_err(at(path))? {
-                continue;
-            }
-            let Some(below) = self.lower.find(path).map_err(at(path))? else {
+            let below = self.hides(path).and_then(|hides| match hides {
+                true => self.lower.find(path),
+                false => Ok(None),
+            });
+            let Some(below) = kept(below, path, unread).flatten() else {
                 continue;
             };
             let is_directory = below.attributes.kind() == Kind::Directory;
@@ -265,7 +279,6 @@ impl Changes {
                 caution: runs_on_host(path, is_directory).then_some(Caution::RunsOnHost),
             });
         }
-        Ok(list)
     }
 
     /// Whether the guest sees nothing there, whatever the host has.
@@ -290,37 +303,39 @@ impl Changes {
     }
 
     /// A file that was added and holds what a deleted one did is that one renamed.
-    fn pair_renames(&self, list: &mut Vec<Change>) -> Result<(), ChangesError> {
-        let mut gone: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
+    fn pair_renames(&self, list: &mut Vec<Change>, unread: &mut Vec<ChangesError>) {
         let is_candidate = |change: &Change, what: &What| {
             let state = change.after.or(change.before);
             let is_file = state.is_some_and(|state| state.kind == FileKind::File);
             is_file && change.what == *what && !change.is_conflict
         };
+        let mut gone: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
         for change in list.iter().filter(|one| is_candidate(one, &What::Deleted)) {
-            if let Some(key) = digest(&self.lower, &change.path).map_err(at(&change.path))? {
+            let key = digest(&self.lower, &change.path);
+            if let Some(key) = kept(key, &change.path, unread).flatten() {
                 gone.insert(key, change.path.clone());
             }
         }
         if gone.is_empty() {
-            return Ok(());
+            return;
         }
-        let mut renamed = Vec::new();
+        let mut renamed = HashSet::new();
         for change in list
             .iter_mut()
             .filter(|one| is_candidate(one, &What::Added))
         {
-            let key = digest(&self.upper, &change.path).map_err(at(&change.path))?;
+            let key = digest(&self.upper, &change.path);
+            let key = kept(key, &change.path, unread).flatten();
             let Some(from) = key.and_then(|key| gone.remove(&key)) else {
                 continue;
             };
-            if self.holds_same(&change.path, &from).map_err(at(&from))? {
-                renamed.push(from.clone());
+            let same = self.holds_same(&change.path, &from);
+            if kept(same, &change.path, unread).unwrap_or_default() {
+                renamed.insert(from.clone());
                 change.what = What::Renamed { from };
             }
         }
         list.retain(|change| change.what != What::Deleted || !renamed.contains(&change.path));
-        Ok(())
     }
 
     fn holds_same(&self, new: &Path, old: &Path) -> Result<bool, Errno> {
@@ -355,6 +370,11 @@ impl FileState {
         let mode = found.attributes.mode & PERMISSIONS;
         Self { kind, mode }
     }
+}
+
+/// What there is of a result; an error is put to the others.
+fn kept<T>(result: Result<T, Errno>, path: &Path, unread: &mut Vec<ChangesError>) -> Option<T> {
+    result.map_err(|errno| unread.push(at(path)(errno))).ok()
 }
 
 /// The error of something at `path`.

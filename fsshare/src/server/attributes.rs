@@ -93,9 +93,19 @@ impl Server {
         self.host.may_access(&self.node(node)?.node, mask)
     }
 
-    /// The reply that gives the guest a node.
-    pub(super) fn entry_out(&self, nodeid: u64, attributes: &Attributes) -> wire::EntryOut {
-        let (entry_valid, entry_valid_nsec) = validity(self.cache.names);
+    /// The reply that gives the guest a node, found in that directory if it has a name.
+    pub(super) fn entry_out(
+        &self,
+        nodeid: u64,
+        attributes: &Attributes,
+        parent: Option<&Inode>,
+    ) -> wire::EntryOut {
+        let differs = self.cache.names != self.cache.git_names;
+        let names = match parent {
+            Some(parent) if differs && self.inodes.is_gits(parent.id) => self.cache.git_names,
+            _ => self.cache.names,
+        };
+        let (entry_valid, entry_valid_nsec) = validity(names);
         let (attr_valid, attr_valid_nsec) = validity(self.cache.attributes);
         wire::EntryOut {
             nodeid,

@@ -90,6 +90,9 @@ pub struct Owner {
 pub struct CachePolicy {
     /// How long a name's node may be remembered.
     pub names: Duration,
+    /// The same for names in a `.git` folder, but for those of its objects, which never change: git replaces its files by others of the same
+    /// name, and one that goes by what a name was a moment ago undoes what another did.
+    pub git_names: Duration,
     /// How long it may be remembered that there is nothing of a name. A file that the host makes may stay unseen so long by who asked for it
     /// before.
     pub absence: Duration,
@@ -110,6 +113,7 @@ impl CachePolicy {
         let moment = Duration::from_millis(100);
         Self {
             names: moment,
+            git_names: Duration::ZERO,
             absence: Duration::ZERO,
             attributes: moment,
             keep_pages: false,
@@ -123,6 +127,7 @@ impl CachePolicy {
         let day = Duration::from_secs(24 * 60 * 60);
         Self {
             names: day,
+            git_names: day,
             absence: day,
             attributes: day,
             keep_pages: true,
@@ -136,6 +141,7 @@ impl CachePolicy {
     pub const fn never() -> Self {
         Self {
             names: Duration::ZERO,
+            git_names: Duration::ZERO,
             absence: Duration::ZERO,
             attributes: Duration::ZERO,
             keep_pages: false,

@@ -169,7 +169,7 @@ impl Server {
         places: (Place, Place),
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
         let (inode, attributes) = self.adopted(node, at, places.0)?;
-        let entry = self.entry_out(inode.id, &attributes);
+        let entry = self.entry_out(inode.id, &attributes, at.1.map(|(parent, _)| parent));
         let what = Opened {
             privileged: false,
             is_large: true,
@@ -207,7 +207,7 @@ impl Server {
         let id = inode.id;
         let opened = self.open_node(inode, flags, places.1).and_then(|open| {
             let attributes = self.inodes.attributes(&self.host, id)?;
-            Ok((self.entry_out(id, &attributes), open))
+            Ok((self.entry_out(id, &attributes, at.1.map(|(parent, _)| parent)), open))
         });
         if opened.is_err() {
             // The guest does not learn of the node, so its lookup does not count.

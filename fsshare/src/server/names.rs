@@ -37,7 +37,7 @@ impl Server {
             at: Some((parent, name)),
         };
         let id = self.inodes.enter(Some(node), &found, None)?;
-        Ok(self.entry_out(id, &attributes))
+        Ok(self.entry_out(id, &attributes, Some(parent)))
     }
 
     /// As [`Self::find`], for a name that is known not to be hidden and of which the guest may never make use: no handle is held.
@@ -58,7 +58,7 @@ impl Server {
             at: Some((parent, name)),
         };
         let id = self.inodes.enter(None, &found, None)?;
-        Ok(self.entry_out(id, &attributes))
+        Ok(self.entry_out(id, &attributes, Some(parent)))
     }
 
     /// Gives the guest a node that was made for it.
@@ -76,7 +76,7 @@ impl Server {
             at: Some(at),
         };
         let id = self.inodes.enter(Some(node), &found, Some(place))?;
-        Ok(self.entry_out(id, &attributes))
+        Ok(self.entry_out(id, &attributes, Some(at.0)))
     }
 
     /// MKNOD: regular files only. Devices, FIFOs and sockets would be doors into the host.
@@ -165,7 +165,7 @@ impl Server {
         // The guest counts a lookup for the reply. The new name may already be someone else's; the node is not.
         self.inodes.look_up_again(&inode)?;
         self.inodes.named(inode.identity(), &parent, name);
-        Ok(self.entry_out(inode.id, &attributes))
+        Ok(self.entry_out(inode.id, &attributes, Some(&parent)))
     }
 
     /// UNLINK.

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use fsshare::Rules;
 
-use crate::config::{Mount, SandboxBuilder};
+use crate::config::{Mount, SandboxBuilder, ShareMode};
 use crate::error::{Error, Result};
 
 /// The most links that are followed on one way, as in Linux: an open fails beyond it.
@@ -43,7 +43,32 @@ pub(super) fn check(config: &SandboxBuilder, rules: &Rules) -> Result<()> {
             return Err(refusal(what, path, problem));
         }
     }
-    check_shares(&shares)
+    check_shares(&shares)?;
+    check_changes(&shares)
+}
+
+/// Refuses directories for changes that a guest could see, let alone change.
+fn check_changes(shares: &[Share<'_>]) -> Result<()> {
+    for share in shares {
+        let ShareMode::Overlay { changes } = &share.mount.mode else {
+            continue;
+        };
+        let way = way(changes);
+        let is_seen = |other: &Share<'_>| {
+            let is_within = |entry: &PathBuf| entry.starts_with(&other.directory);
+            way.iter().any(is_within)
+        };
+        let holds = |other: &Share<'_>| {
+            way.last()
+                .is_some_and(|last| other.directory.starts_with(last))
+        };
+        if shares.iter().any(|other| is_seen(other) || holds(other)) {
+            let problem =
+                "it lies in, is reached through, or holds a workspace; keep the changes elsewhere";
+            return Err(refusal("directory for changes", changes, problem));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses nested shares unless the guest can write none of the two: what is read-only in one would
@@ -85,12 +110,13 @@ impl<'a> Share<'a> {
 
     /// Whether the guest can replace one of these entries through this share.
     fn can_change(&self, way: &[PathBuf]) -> bool {
-        !self.mount.read_only && way.iter().any(|entry| entry.starts_with(&self.directory))
+        self.mount.is_changed_by_guest()
+            && way.iter().any(|entry| entry.starts_with(&self.directory))
     }
 
     /// Whether the guest can write a part of `outer` through this share.
     fn can_write_in(&self, outer: &Self) -> bool {
-        !self.mount.read_only && self.directory.starts_with(&outer.directory)
+        self.mount.is_changed_by_guest() && self.directory.starts_with(&outer.directory)
     }
 }
 

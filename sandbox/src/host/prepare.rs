@@ -11,7 +11,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::places;
 use crate::boot::layout::COMMAND_LINE_MAX;
-use crate::config::{MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder};
+use crate::changes::overlay;
+use crate::config::{MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder, ShareMode};
 use crate::error::{Error, Result};
 use crate::plan::{PLAN_VERSION, Plan, Role, SharePlan};
 use crate::platform;
@@ -54,7 +55,7 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
     parts.add(Role::Agent, agent_end);
     parts.add(Role::Console, console_end);
     for mount in &config.mounts {
-        parts.add_share(mount, config.owner)?;
+        parts.add_share(mount, config)?;
     }
     let plan = Plan {
         version: PLAN_VERSION,
@@ -91,17 +92,22 @@ impl Parts {
         self.files.push(file.into());
     }
 
-    fn add_share(&mut self, mount: &Mount, owner: (u32, u32)) -> Result<()> {
+    fn add_share(&mut self, mount: &Mount, config: &SandboxBuilder) -> Result<()> {
         let number = self.shares.len();
         let directory = open_workspace(mount)?;
         let guest = guest_path(mount)?;
         let tag = format!("share{number}");
         self.add(Role::Share(number), directory);
-        self.mounts.push((tag.clone(), guest, mount.read_only));
+        if let ShareMode::Overlay { changes } = &mount.mode {
+            self.add(Role::Changes(number), overlay::open_to_change(changes)?);
+        }
+        let read_only = mount.mode == ShareMode::ReadOnly;
+        self.mounts.push((tag.clone(), guest, read_only));
         self.shares.push(SharePlan {
             tag,
-            read_only: mount.read_only,
-            owner,
+            read_only,
+            cache: config.share_cache,
+            owner: config.owner,
         });
         Ok(())
     }
@@ -298,10 +304,10 @@ fn open_workspace(mount: &Mount) -> Result<OwnedFd> {
             "the whole file system cannot be shared: choose a directory in it".into(),
         ));
     }
-    let lock = if mount.read_only {
-        FlockOperation::NonBlockingLockShared
-    } else {
+    let lock = if mount.is_changed_by_guest() {
         FlockOperation::NonBlockingLockExclusive
+    } else {
+        FlockOperation::NonBlockingLockShared
     };
     rustix::fs::flock(&directory, lock).map_err(|errno| match errno {
         rustix::io::Errno::WOULDBLOCK => Error::Busy { path: path.clone() },

@@ -19,7 +19,7 @@ use super::chain;
 use super::console::Console;
 use super::files::Files;
 use super::power::Power;
-use super::share::{Policy, Share, Told};
+use super::share::{Places, Policy, Share, Told};
 use crate::boot::layout::{KEYBOARD_PORT, RTC_PORT, SERIAL_LINE, SERIAL_PORT, SLEEP_CONTROL_PORT};
 use crate::boot::{AnnouncedDevice, DeviceWindows};
 use crate::control::StartFailure;
@@ -73,7 +73,11 @@ impl Devices {
                 quota: plan.rules.quota(),
             };
             let told = Arc::new(Told(Arc::clone(reporter)));
-            let backend = Share::new(root, share, policy, plan.shares.len(), told);
+            let places = Places {
+                root,
+                changes: files.take_optional(Role::Changes(number)),
+            };
+            let backend = Share::new(places, share, policy, plan.shares.len(), told);
             let backend = backend.map_err(host)?;
             machine.add(
                 "share",

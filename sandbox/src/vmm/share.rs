@@ -11,9 +11,11 @@ use devices::fs::FsBackend;
 use devices::virtio::{Reader, Writer};
 use fsshare::transfer::{self, FileReply};
 use fsshare::{
-    Config, Error, HardLinkPolicy, Limits, Observer, Owner, Quota, Reason, Rules, Server,
+    CachePolicy, Config, Error, HardLinkPolicy, Limits, Observer, Owner, Quota, Reason, Rules,
+    Server,
 };
 
+use crate::config::ShareCache;
 use crate::plan::SharePlan;
 use crate::refusal::{Refusal, RefusalReason};
 use crate::worker::Reporter;
@@ -26,24 +28,32 @@ pub(super) struct Policy {
     pub(super) quota: Quota,
 }
 
+/// The directories of a share. The host program's locks on them last as long as these descriptors: the server opens its own.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) root: OwnedFd,
+    /// What takes the guest's changes, in an overlay.
+    pub(super) changes: Option<OwnedFd>,
+}
+
 /// A share as the device sees it.
 #[derive(Debug)]
 pub(super) struct Share {
     server: Server,
-    /// The host program's lock on the directory lasts as long as this descriptor: the server opens one of its own.
-    _root: OwnedFd,
+    _places: Places,
 }
 
 impl Share {
-    /// A share of the directory `root`, one of `shares` in this process.
+    /// One of `shares` in this process.
     pub(super) fn new(
-        root: OwnedFd,
+        places: Places,
         plan: &SharePlan,
         policy: Policy,
         shares: usize,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
-        let served = root.try_clone().map_err(Error::Root)?;
+        let root = places.root.try_clone().map_err(Error::Root)?;
+        let changes = places.changes.as_ref().map(OwnedFd::try_clone);
         let server = Server::new(Config {
             read_only: plan.read_only,
             owner: Owner {
@@ -58,11 +68,17 @@ impl Share {
                 shares,
                 ..Limits::default()
             },
-            ..Config::new(served)
+            overlay: changes.transpose().map_err(Error::Overlay)?,
+            cache: match plan.cache {
+                ShareCache::Auto => CachePolicy::auto(),
+                ShareCache::Always => CachePolicy::always(),
+                ShareCache::Never => CachePolicy::never(),
+            },
+            ..Config::new(root)
         })?;
         Ok(Self {
             server,
-            _root: root,
+            _places: places,
         })
     }
 }

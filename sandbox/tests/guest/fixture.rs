@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use sandbox::{ExecSpec, GuestFiles, Mount, Output, Sandbox, SandboxBuilder, Verdict as Check};
+use sandbox::{
+    ExecSpec, GuestFiles, Mount, Output, Sandbox, SandboxBuilder, ShareMode, Verdict as Check,
+};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -75,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) workspace: PathBuf,
     /// Shared with the guest at [`READ_ONLY`].
     pub(crate) read_only: PathBuf,
+    /// Shared with the guest at the same path, as an overlay.
+    pub(crate) overlay: PathBuf,
 }
 
 /// Runs the tests of all tables.
@@ -207,6 +211,8 @@ impl Fixture {
         let (workspace, read_only) = (real.join("workspace"), real.join("read-only"));
         std::fs::create_dir(&workspace)?;
         std::fs::create_dir(&read_only)?;
+        let overlay = real.join("overlay");
+        std::fs::create_dir(&overlay)?;
         let sandbox = Sandbox::of(self.files())
             .vcpus(2)
             .memory_mib(MEMORY_MIB)
@@ -214,10 +220,11 @@ impl Fixture {
             .env("FROM_THE_SANDBOX", "yes")
             .console_log(real.join(CONSOLE))
             .workspace(&workspace)
+            .overlay(&overlay, real.join("changes"))
             .mount(Mount {
                 host: read_only.clone(),
                 guest: Some(READ_ONLY.into()),
-                read_only: true,
+                mode: ShareMode::ReadOnly,
             })
             .start()
             .await?;
@@ -226,6 +233,7 @@ impl Fixture {
             outside,
             workspace,
             read_only,
+            overlay,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use sandbox::changes::{Change, OnConflict, What};
 
 use crate::fixture::{Fixture, READ_ONLY, Shared, cases};
 
@@ -15,6 +16,7 @@ cases!(Guest:
     names_are_hidden_and_protected,
     files_with_names_outside_are_not_changed,
     read_only_cannot_be_changed_even_by_root,
+    an_overlay_takes_the_changes,
     second_sandbox_on_it_is_refused,
 );
 
@@ -41,6 +43,49 @@ async fn changes_show_on_both_sides(fixture: &Fixture) -> Result<()> {
         "host again"
     );
     assert!(!guest.workspace.join("a").exists());
+    Ok(())
+}
+
+async fn an_overlay_takes_the_changes(fixture: &Fixture) -> Result<()> {
+    let guest = fixture.shared().await?;
+    let overlay = &guest.overlay;
+    fs::create_dir_all(overlay.join("d/deep"))?;
+    for number in 0..200 {
+        fs::write(overlay.join(format!("d/{number}")), format!("{number}"))?;
+    }
+    // Both trees in one, by way of the guest's kernel: a descriptor that is open, a mapping, a directory that is removed while it is listed.
+    let script = format!(
+        "set -e; cd {}; exec 3< d/7; echo seven > d/7; cat <&3; \
+         python3 -c 'import mmap; f = open(\"d/8\", \"r+b\"); m = mmap.mmap(f.fileno(), 0); m[0:1] = b\"X\"; m.flush()'; \
+         cat d/8; echo; rm d/1*; ls d | wc -l; mkdir -p new/dir; mv d/9 new/dir/9; \
+         python3 -c 'import os; os.rename(\"d\", \"e\")' 2>&1 | grep -o 'Errno 18'; \
+         tar cf - d | tar tf - | wc -l; rm -r d; ls; mkdir d; ls d",
+        overlay.display()
+    );
+    let answer = guest.answer(&script).await?;
+    if answer != "seven\nX\n90\nErrno 18\n90\nnew" {
+        bail!("{answer}");
+    }
+    if fs::read_dir(overlay.join("d"))?.count() != 201 || fs::read(overlay.join("d/7"))? != b"7" {
+        bail!("the host's tree changed");
+    }
+    let changes = guest.sandbox.changes()?;
+    let [(workspace, changes)] = changes.as_slice() else {
+        bail!("{} overlays", changes.len());
+    };
+    let is_deleted = |change: &&Change| change.what == What::Deleted;
+    let renamed = What::Renamed { from: "d/9".into() };
+    let list = changes.list();
+    if workspace != overlay
+        || list.iter().filter(is_deleted).count() != 200
+        || !list.iter().any(|one| one.what == renamed)
+    {
+        bail!("{list:?}");
+    }
+    let failed = changes.apply(|_| true, OnConflict::Keep)?;
+    if !failed.is_empty() || fs::read(overlay.join("new/dir/9"))? != b"9" {
+        bail!("{failed:?}");
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -41,6 +41,7 @@ const WITH_GUEST: &[(&str, Run)] = &[
         "cli::hard_links_are_written_only_when_asked",
         hard_links_are_written_only_when_asked,
     ),
+    ("cli::an_overlay_is_applied", an_overlay_is_applied),
     ("cli::timeout_ends_the_command", timeout_ends_the_command),
     (
         "cli::output_nobody_reads_ends_the_command",
@@ -322,6 +323,115 @@ fn quota_holds_exactly() -> Result<()> {
     names.sort();
     ensure!(names == ["file", "link"], "{names:?}");
     Ok(())
+}
+
+/// What a guest does in an overlay with the kernel's whole way of using a file system.
+const WORK: &str = "set -e; git config user.name t; git config user.email t@example.org; \
+    echo more >> kept; sed -i s/old/new/ src/main.c; gcc -o prog src/main.c; mv notes docs/notes; rm -r gone; \
+    mkdir gone; echo other > gone/other; chmod 600 docs/plan; printf 'all:\n' > Makefile; ln -s /etc/passwd way-out; \
+    mv docs docs2; mv docs2 docs; \
+    git add src; git commit -q -m work; git fsck --strict; git status --porcelain src";
+
+fn an_overlay_is_applied() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let workspace = place.path().join("work");
+    for directory in ["src", "docs", "gone/deep"] {
+        fs::create_dir_all(workspace.join(directory))?;
+    }
+    for (file, content) in [
+        ("kept", "kept\n"),
+        ("src/main.c", "int main(void) { return 0; } // old\n"),
+        ("notes", "some notes\n"),
+        ("docs/plan", "a plan\n"),
+        ("gone/deep/file", "gone\n"),
+    ] {
+        fs::write(workspace.join(file), content)?;
+    }
+    let in_workspace = |arguments: &[&str]| {
+        let mut coffer = coffer(arguments);
+        coffer.current_dir(&workspace);
+        Ended::of(coffer.env("XDG_STATE_HOME", place.path().join("state")))
+    };
+    let git = std::process::Command::new("git")
+        .args(["init", "-q"])
+        .current_dir(&workspace)
+        .status()?;
+    ensure!(git.success(), "git init fails on the host");
+    let before = tree(&workspace)?;
+    let ended = in_workspace(&["run", "-w", ".", "--overlay", "--", "sh", "-c", WORK])?;
+    let told = ended.stderr.contains("paths changed, ") && ended.stderr.contains("coffer diff");
+    ensure!(
+        ended.status == 0 && ended.stdout.is_empty() && told,
+        "{ended:?}"
+    );
+    ensure!(tree(&workspace)? == before, "the host's tree changed");
+    // The next run goes on.
+    let again = in_workspace(&[
+        "run",
+        "-w",
+        ".",
+        "--overlay",
+        "--",
+        "sh",
+        "-c",
+        "./prog && cat docs/notes gone/other",
+    ])?;
+    ensure!(again.stdout == "some notes\nother\n", "{again:?}");
+    let stat = in_workspace(&[
+        "diff", "--stat", "kept", "src", "docs", "gone", "Makefile", "way-out",
+    ])?;
+    let expected = "A ! Makefile\nR   notes -> docs/notes\nm   docs/plan\nD   gone/deep/\nD   gone/deep/file\nA   gone/other\n\
+                    M   kept\nM   src/main.c\nA ! way-out\n";
+    ensure!(stat.stdout == expected, "{}", stat.stdout);
+    let diff = in_workspace(&["diff", "src"])?;
+    ensure!(
+        diff.stdout
+            .contains("-int main(void) { return 0; } // old\n+int main"),
+        "{diff:?}"
+    );
+    fs::write(workspace.join("kept"), "changed on the host\n")?;
+    let applied = in_workspace(&["apply"])?;
+    let conflict = applied
+        .stderr
+        .contains("`kept` was changed on the host, too");
+    let left_out =
+        applied.stderr.contains("A ! Makefile") && applied.stderr.contains("A ! way-out");
+    ensure!(applied.status == 1 && conflict && left_out, "{applied:?}");
+    ensure!(!workspace.join("Makefile").exists() && !workspace.join("gone/deep").exists());
+    ensure!(fs::read_to_string(workspace.join("docs/notes"))? == "some notes\n");
+    let log = std::process::Command::new("git")
+        .args(["-c", "safe.directory=*", "log", "--format=%s"])
+        .current_dir(&workspace)
+        .output()?;
+    ensure!(log.stdout == b"work\n", "{log:?}");
+    let rest = in_workspace(&["apply", "--marked", "--overwrite"])?;
+    ensure!(rest.status == 0, "{rest:?}");
+    ensure!(fs::read_to_string(workspace.join("kept"))? == "kept\nmore\n");
+    let nothing = in_workspace(&["diff"])?;
+    ensure!(
+        nothing.status == 0 && nothing.stdout.is_empty(),
+        "{nothing:?}"
+    );
+    ensure!(in_workspace(&["discard"])?.status == 0);
+    in_workspace(&["discard"])?.failed_with(125, "No such file")
+}
+
+/// Every path with its content.
+fn tree(root: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let (mut all, mut left) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.symlink_metadata()?.is_dir() {
+                left.push(path);
+            } else {
+                let content = fs::read(&path)?;
+                all.push((path, content));
+            }
+        }
+    }
+    all.sort();
+    Ok(all)
 }
 
 fn hard_links_are_written_only_when_asked() -> Result<()> {

@@ -200,6 +200,24 @@ impl Inodes {
         }
     }
 
+    /// Whether the directory is a `.git`, or below one, and not its objects'.
+    pub(super) fn is_gits(&self, id: u64) -> bool {
+        let nodes = self.read();
+        let mut slot = nodes.table.place_of(id).ok();
+        let mut below: &[u8] = b"";
+        for _ in 0..LONGEST_WAY {
+            let Some(origin) = slot.and_then(|slot| nodes.table.origin(slot)) else {
+                return false;
+            };
+            if origin.name == b".git" {
+                return below != b"objects";
+            }
+            below = origin.name;
+            slot = Some(origin.parent);
+        }
+        false
+    }
+
     /// The directory and the name of a node, if it still has one.
     pub(super) fn place(&self, id: u64) -> Result<(u64, CString), Errno> {
         let nodes = self.read();

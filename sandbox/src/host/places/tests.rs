@@ -86,7 +86,7 @@ fn the_way_to_a_file_counts_with_its_links() {
 #[test]
 fn a_read_only_workspace_may_hold_anything() {
     let (folder, mut config) = setting();
-    config.mounts[0].read_only = true;
+    config.mounts[0].mode = ShareMode::ReadOnly;
     assert_eq!(
         refused(&config.kernel(folder.path().join("work/file"))),
         None
@@ -123,7 +123,11 @@ fn shares_are_nested_only_where_none_is_writable() {
     let mount = |(name, read_only)| Mount {
         host: folder.path().join(name),
         guest: None,
-        read_only,
+        mode: if read_only {
+            ShareMode::ReadOnly
+        } else {
+            ShareMode::Direct
+        },
     };
     for (one, other, expected) in cases {
         for mounts in [[one, other], [other, one]] {

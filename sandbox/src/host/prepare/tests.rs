@@ -108,7 +108,7 @@ fn unusable_workspaces_are_refused() {
     let mount = |host: PathBuf| Mount {
         host,
         guest: None,
-        read_only: false,
+        mode: ShareMode::Direct,
     };
     for (host, problem) in [
         (folder.path().join("absent"), "No such file"),
@@ -133,7 +133,11 @@ fn a_workspace_has_one_writer_or_many_readers() {
     let mount = |read_only| Mount {
         host: folder.path().join("work"),
         guest: None,
-        read_only,
+        mode: if read_only {
+            ShareMode::ReadOnly
+        } else {
+            ShareMode::Direct
+        },
     };
     let writer = open_workspace(&mount(false)).unwrap();
     assert!(matches!(

@@ -41,6 +41,7 @@ impl Guest {
         let plan = SharePlan {
             tag: "work".into(),
             read_only,
+            cache: ShareCache::Auto,
             owner: (0, 0),
         };
         let root = File::open(place.path()).unwrap();
@@ -49,7 +50,11 @@ impl Guest {
             hard_links: HardLinkPolicy::default(),
             quota: Quota::default(),
         };
-        let share = Share::new(root.into(), &plan, policy, 1, Arc::new(Nobody)).unwrap();
+        let places = Places {
+            root: root.into(),
+            changes: None,
+        };
+        let share = Share::new(places, &plan, policy, 1, Arc::new(Nobody)).unwrap();
         let device = Fs::new("work", 1, Arc::new(share)).unwrap();
         let driver = Driver::running(Box::new(device));
         let mut guest = Self { driver, place };
