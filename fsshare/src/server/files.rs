@@ -207,7 +207,10 @@ impl Server {
         let id = inode.id;
         let opened = self.open_node(inode, flags, places.1).and_then(|open| {
             let attributes = self.inodes.attributes(&self.host, id)?;
-            Ok((self.entry_out(id, &attributes, at.1.map(|(parent, _)| parent)), open))
+            Ok((
+                self.entry_out(id, &attributes, at.1.map(|(parent, _)| parent)),
+                open,
+            ))
         });
         if opened.is_err() {
             // The guest does not learn of the node, so its lookup does not count.
