@@ -1,9 +1,14 @@
 //! Error numbers as the guest knows them.
 //!
 //! A FUSE reply carries a negated *Linux* error number whatever the host is, so every host error passes through
-//! one table on its way out. On Linux the table is the identity; another system's table goes beside [`Errno::from_host`].
+//! one table on its way out. On Linux the table is the identity; those of other systems are here on every system, for their tests.
 
-use std::fmt;
+#[cfg(any(target_os = "macos", test))]
+mod macos;
+#[cfg(any(windows, test))]
+mod windows;
+
+use std::{fmt, io};
 
 /// A Linux error number, always in `1..512` (the range a FUSE client accepts).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,6 +62,8 @@ errnos! {
     EEXIST = 17;
     /// The name leads to another mount.
     EXDEV = 18;
+    /// No such device.
+    ENODEV = 19;
     /// Not a directory.
     ENOTDIR = 20;
     /// Is a directory.
@@ -71,8 +78,12 @@ errnos! {
     ENOTTY = 25;
     /// File too large.
     EFBIG = 27;
+    /// No space left.
+    ENOSPC = 28;
     /// Read-only file system.
     EROFS = 30;
+    /// Too many links.
+    EMLINK = 31;
     /// Result does not fit.
     ERANGE = 34;
     /// Name too long.
@@ -89,10 +100,14 @@ errnos! {
     EPROTO = 71;
     /// Operation not supported here.
     EOPNOTSUPP = 95;
+    /// It took too long.
+    ETIMEDOUT = 110;
     /// The node is not known (any more).
     ESTALE = 116;
     /// The guest has added as much as it may.
     EDQUOT = 122;
+    /// Given up on the host.
+    ECANCELED = 125;
 }
 
 impl Errno {
@@ -107,6 +122,24 @@ impl Errno {
     }
 
     /// Translates the error number of a host call. What the guest could not understand becomes `EIO`.
+    #[cfg(target_os = "macos")]
+    pub fn from_host(number: i32) -> Self {
+        macos::to_linux(number).unwrap_or(Self::EIO)
+    }
+
+    /// Translates the error number of a host call (Win32). What the guest could not understand becomes `EIO`.
+    #[cfg(windows)]
+    pub fn from_host(number: i32) -> Self {
+        windows::of_error(number).unwrap_or(Self::EIO)
+    }
+
+    /// Translates the status of a call of the Windows kernel.
+    #[cfg(windows)]
+    pub(crate) fn from_status(status: i32) -> Self {
+        windows::of_status(status).unwrap_or(Self::EIO)
+    }
+
+    /// Translates the error number of a host call. What the guest could not understand becomes `EIO`.
     #[cfg(target_os = "linux")]
     pub fn from_host(number: i32) -> Self {
         match u16::try_from(number) {
@@ -116,17 +149,29 @@ impl Errno {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 impl From<rustix::io::Errno> for Errno {
     fn from(error: rustix::io::Errno) -> Self {
         Self::from_host(error.raw_os_error())
     }
 }
 
-#[cfg(target_os = "linux")]
-impl From<std::io::Error> for Errno {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Errno {
+    fn from(error: io::Error) -> Self {
         error.raw_os_error().map_or(Self::EIO, Self::from_host)
+    }
+}
+
+impl From<Errno> for io::Error {
+    #[cfg(target_os = "linux")]
+    fn from(errno: Errno) -> Self {
+        Self::from_raw_os_error(errno.number().into())
+    }
+
+    /// The number would mean something else here.
+    #[cfg(not(target_os = "linux"))]
+    fn from(errno: Errno) -> Self {
+        Self::other(errno.to_string())
     }
 }
 

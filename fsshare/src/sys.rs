@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Makes a fresh `/dev/fuse` another queue of the mount whose device is `first` (`FUSE_DEV_IOC_CLONE` of `linux/fuse.h`).
-#[cfg(feature = "fuse-mount")]
+#[cfg(all(target_os = "linux", feature = "fuse-mount"))]
 pub(crate) fn join_fuse(device: &std::os::fd::OwnedFd, first: BorrowedFd<'_>) -> io::Result<()> {
     const CLONE: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<u32>(229, 0);
     let first = u32::try_from(first.as_raw_fd()).unwrap_or(u32::MAX);
@@ -24,7 +24,7 @@ pub(crate) fn join_fuse(device: &std::os::fd::OwnedFd, first: BorrowedFd<'_>) ->
 }
 
 /// Makes the kernel of a FUSE mount take hold of a file that is open here (`FUSE_DEV_IOC_BACKING_OPEN`); gives its number there.
-#[cfg(feature = "fuse-mount")]
+#[cfg(all(target_os = "linux", feature = "fuse-mount"))]
 pub(crate) fn open_backing(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<i32> {
     const OPEN: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<BackingMap>(229, 1);
     let map = BackingMap {
@@ -44,7 +44,7 @@ pub(crate) fn open_backing(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::
 }
 
 /// `struct fuse_backing_map` of `linux/fuse.h`.
-#[cfg(feature = "fuse-mount")]
+#[cfg(all(target_os = "linux", feature = "fuse-mount"))]
 #[repr(C)]
 struct BackingMap {
     descriptor: i32,
@@ -53,7 +53,7 @@ struct BackingMap {
 }
 
 /// Makes it let go of that file (`FUSE_DEV_IOC_BACKING_CLOSE`).
-#[cfg(feature = "fuse-mount")]
+#[cfg(all(target_os = "linux", feature = "fuse-mount"))]
 pub(crate) fn close_backing(device: BorrowedFd<'_>, id: i32) -> io::Result<()> {
     const CLOSE: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<u32>(229, 2);
     let id = u32::try_from(id).unwrap_or(0);
@@ -63,12 +63,15 @@ pub(crate) fn close_backing(device: BorrowedFd<'_>, id: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Kind of a lock. The constants have another type on each system.
+pub(crate) type LockKind = libc::c_int;
+
 /// Kind of a lock that several may hold.
-pub(crate) const SHARED: i32 = libc::F_RDLCK;
+pub(crate) const SHARED: LockKind = libc::F_RDLCK as LockKind;
 /// Kind of a lock that one may hold.
-pub(crate) const EXCLUSIVE: i32 = libc::F_WRLCK;
+pub(crate) const EXCLUSIVE: LockKind = libc::F_WRLCK as LockKind;
 /// No lock.
-pub(crate) const NONE: i32 = libc::F_UNLCK;
+pub(crate) const NONE: LockKind = libc::F_UNLCK as LockKind;
 
 /// Last byte of a lock that goes to the end of the file, wherever it is.
 const TO_THE_END: u64 = i64::MAX.cast_unsigned();
@@ -76,7 +79,7 @@ const TO_THE_END: u64 = i64::MAX.cast_unsigned();
 /// A record lock over the bytes `start..=end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordLock {
-    pub(crate) kind: i32,
+    pub(crate) kind: LockKind,
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
@@ -93,7 +96,7 @@ pub(crate) fn record_lock_in_the_way(
 ) -> Result<Option<RecordLock>, i32> {
     let mut host = to_host(lock)?;
     control(file, libc::F_OFD_GETLK, &mut host)?;
-    Ok(if i32::from(host.l_type) == NONE {
+    Ok(if LockKind::from(host.l_type) == NONE {
         None
     } else {
         Some(from_host(&host))

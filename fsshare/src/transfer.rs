@@ -6,20 +6,15 @@
 //!
 //! What is in files the server does not even copy: it names the file, and the transport moves the bytes.
 
-#[cfg(target_os = "linux")]
 mod file;
 
 use std::io;
-#[cfg(target_os = "linux")]
-use std::os::fd::BorrowedFd;
 
-#[cfg(target_os = "linux")]
 use zerocopy::IntoBytes as _;
 
-#[cfg(target_os = "linux")]
 pub(crate) use self::file::read_at;
-#[cfg(target_os = "linux")]
 pub use self::file::{FileReply, repeat};
+use crate::handle::BorrowedHandle;
 
 /// The readable part of one request, front to back.
 pub trait Reader {
@@ -39,10 +34,9 @@ pub trait Reader {
     ///
     /// # Errors
     /// The host's, if it took none; as [`Self::read_exact`].
-    #[cfg(target_os = "linux")]
     fn write_to_file(
         &mut self,
-        file: BorrowedFd<'_>,
+        file: BorrowedHandle<'_>,
         offset: u64,
         len: usize,
     ) -> io::Result<usize> {
@@ -78,7 +72,6 @@ pub trait Writer {
     ///
     /// # Errors
     /// As [`Self::write_all`]. What the host says of the file is in the reply.
-    #[cfg(target_os = "linux")]
     fn send_file(&mut self, reply: &FileReply<'_>) -> io::Result<usize> {
         let mut buffer = Vec::new();
         let (head, payload) = reply.read_into(&mut buffer);
@@ -96,10 +89,9 @@ impl Reader for &[u8] {
         io::Read::read_exact(self, buffer)
     }
 
-    #[cfg(target_os = "linux")]
     fn write_to_file(
         &mut self,
-        file: BorrowedFd<'_>,
+        file: BorrowedHandle<'_>,
         offset: u64,
         len: usize,
     ) -> io::Result<usize> {

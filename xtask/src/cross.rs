@@ -14,7 +14,8 @@ use crate::{
     progress::stage,
 };
 
-const NEEDS: &[Need] = &[
+/// What a build for another system takes.
+pub(crate) const NEEDS: &[Need] = &[
     Need::new("/usr/bin/rustc", "rustc-web"),
     Need::new("/usr/bin/cargo", "cargo-web"),
     Need::new(
@@ -118,7 +119,7 @@ fn check(name: &str, portable: &Portable, target: &str, end: Instant) -> Result<
 }
 
 /// Debian's cargo with Debian's compiler: left alone it would take rustup's from `PATH`, which lacks the targets.
-fn debian_cargo() -> Result<Shell> {
+pub(crate) fn debian_cargo() -> Result<Shell> {
     let shell = Shell::new()?;
     shell.change_dir(host::workspace());
     for (name, value) in [

@@ -23,6 +23,7 @@ mod place;
 mod progress;
 mod test;
 mod tidy;
+mod wine;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -49,6 +50,8 @@ enum Cli {
     },
     /// Type-check the portable crates for macOS, Windows and arm64 Linux.
     Cross,
+    /// Run the share's tests for Windows under Wine.
+    Wine,
     /// Run the fuzz targets for a few seconds each.
     Fuzz {
         /// Only this one.
@@ -150,6 +153,7 @@ fn run(command: Cli) -> Result<ExitCode> {
             }
         }
         Cli::Cross => cross::run()?,
+        Cli::Wine => wine::run()?,
         Cli::Fuzz { target, seconds } => {
             fuzz::run(target.as_deref(), Duration::from_secs(seconds))?;
         }

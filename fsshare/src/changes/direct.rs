@@ -57,12 +57,15 @@ pub struct ChangesInPlace {
 
 impl Journal {
     /// Writes to the end of `file`.
-    pub(crate) fn new(file: OwnedFd) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// None here; where there are no journals, that.
+    pub(crate) fn new(file: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
             origins: Origins::of(file.into()),
             told: Mutex::default(),
             hasher: RandomState::new(),
-        }
+        })
     }
 
     /// The guest is about to change what is at the path, or to make something where there is nothing. What the journal does not take, the report
@@ -203,7 +206,7 @@ mod tests {
     fn a_journal_that_is_full_says_so() {
         let (file, root) = (tempfile::tempfile().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(root.path().join("new"), "").unwrap();
-        let journal = Journal::new(file.try_clone().unwrap().into());
+        let journal = Journal::new(file.try_clone().unwrap().into()).unwrap();
         journal.note(b"new", None);
         let told = || {
             let root = File::open(root.path()).unwrap();

@@ -4,18 +4,43 @@
 //! I/O), a [`File`] and a [`Directory`]. A node is found by one [`Name`](crate::abi::Name) relative to another node and never by a path; a
 //! file is opened from its node and never by a name.
 //!
-//! [`layers`] makes one tree of what the guest changed and what the host has; below it are the host's own calls. A back-end for another
-//! system offers the same types and methods beside `linux`.
+//! [`layers`] makes one tree of what the guest changed and what the host has; below it are the host's own calls. Each system's module offers
+//! the same types and methods. What in them needs no system is in modules of its own that are compiled for their tests everywhere.
 
 mod layers;
 #[cfg(target_os = "linux")]
 pub(crate) mod linux;
+#[cfg(any(not(target_os = "linux"), test))]
+mod listing;
+#[cfg(target_os = "macos")]
+pub(crate) mod macos;
+#[cfg(not(target_os = "linux"))]
+mod no_marks;
+#[cfg(any(windows, test))]
+mod reparse;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+pub(crate) mod windows;
+#[cfg(any(windows, test))]
+mod windows_info;
+#[cfg(any(windows, test))]
+mod windows_names;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux as os;
+#[cfg(target_os = "macos")]
+pub(crate) use macos as os;
+#[cfg(windows)]
+pub(crate) use windows as os;
 
-pub(crate) use layers::{Directory, Host, Node, Over, copy_xattrs};
-pub(crate) use os::{AccessMode, File, LockRequest, Next, Requirement};
+#[cfg(target_os = "linux")]
+pub(crate) use layers::copy_xattrs;
+pub(crate) use layers::{Directory, Host, Node, Over};
+#[cfg(unix)]
+pub(crate) use unix::{AccessMode, File};
+#[cfg(windows)]
+pub(crate) use windows::{AccessMode, File};
 
 /// Type bits of a mode.
 const TYPE_MASK: u32 = 0o170_000;
@@ -27,6 +52,36 @@ pub(crate) const SETTABLE_MODE: u32 = 0o1777;
 const PRIVILEGE_BITS: u32 = 0o6000;
 /// Set-user-id of a directory, which means nothing to the host: the directory hides what is below it, see [`layers`].
 const OPAQUE: u32 = 0o4000;
+
+/// What is asked of a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LockRequest {
+    Shared,
+    Exclusive,
+    Release,
+}
+
+/// Whether a listing wants more entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    More,
+    Enough,
+}
+
+/// Something that a host layer needs of the machine and that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Requirement {
+    /// `/proc` of this process.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "only Linux opens a file by way of it")
+    )]
+    Proc,
+    /// The calls that keep to a directory, or a root that is one.
+    Confinement,
+    /// A directory for changes, whose file system keeps FIFOs and a directory's set-user-id, and says of what type an entry is.
+    Changes,
+}
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -85,6 +85,7 @@ const TOOLS: &[&str] = &[
 ];
 
 /// What build tools of the host run or obey when its user asks them to build something.
+#[cfg(target_os = "linux")]
 const BUILDS: &[&str] = &[
     "{Makefile,makefile,GNUmakefile,*.mk,justfile,Justfile,Rakefile,Taskfile.yml}",
     "{CMakeLists.txt,*.cmake,meson.build,SConstruct,configure,configure.ac}",
@@ -127,10 +128,12 @@ impl Rules {
     }
 
     /// What programs of the host run or obey: without being asked to, or when their user builds something.
+    #[cfg(target_os = "linux")]
     pub(crate) fn run_on_host() -> Self {
         Self::try_run_on_host().unwrap_or_default()
     }
 
+    #[cfg(target_os = "linux")]
     fn try_run_on_host() -> Result<Self, RuleError> {
         let mut rules = Self::none();
         for pattern in BUILDS {

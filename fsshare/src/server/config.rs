@@ -1,27 +1,29 @@
 //! What the embedder decides.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::quota::Quota;
 use super::refusals::Observer;
+use crate::handle::OwnedHandle;
 use crate::rules::Rules;
 
 /// Everything that a [`Server`](super::Server) needs to know.
 #[derive(Debug)]
 pub struct Config {
-    /// The directory that the guest sees as its root, open in any mode (`O_PATH` will do).
-    pub root: OwnedFd,
+    /// The directory that the guest sees as its root, open in any mode (`O_PATH` will do on Linux).
+    pub root: OwnedHandle,
     /// A directory of the host that takes what the guest changes, so that the tree stays as it is: empty, or left by an earlier share of the same
-    /// tree, which then goes on. One share at a time may have it. What was changed is told by [`Changes`](crate::Changes).
+    /// tree, which then goes on. One share at a time may have it. What was changed is told by `Changes`.
     ///
     /// Locks are the guest's then, and a directory of the tree cannot be renamed (`EXDEV`; programs copy it). A file that is open while the host
     /// changes it may be seen in either form; the guest keeps its own form of what it has changed.
-    pub overlay: Option<OwnedFd>,
-    /// A file, open for reading and appending, in which the server writes down what the guest is about to change, for
-    /// [`changes_in_place`](crate::changes_in_place). Not for an overlay, which knows.
-    pub journal: Option<OwnedFd>,
+    ///
+    /// On Linux only; elsewhere no server is made with one.
+    pub overlay: Option<OwnedHandle>,
+    /// A file, open for reading and writing, in which the server writes down what the guest is about to change, for
+    /// `changes_in_place`. Not for an overlay, which knows. On Linux only, too.
+    pub journal: Option<OwnedHandle>,
     /// Whether every request that would change the tree fails with `EROFS`.
     pub read_only: bool,
     /// Which names the guest does not see, and which it cannot change.
@@ -44,7 +46,7 @@ pub struct Config {
 
 impl Config {
     /// A writable share of `root` with the defaults of everything else.
-    pub fn new(root: OwnedFd) -> Self {
+    pub fn new(root: OwnedHandle) -> Self {
         Self {
             root,
             overlay: None,
@@ -166,7 +168,8 @@ pub enum LockPolicy {
     /// programs neither see these locks nor can be stopped by them.
     #[default]
     Guest,
-    /// On the host, shared with its programs, as `flock` and open-file record locks.
+    /// On the host, shared with its programs, as `flock` and open-file record locks. Not on Windows, whose locks would keep programs from
+    /// reading and writing: there the guest is told `EOPNOTSUPP`.
     ///
     /// A wait cannot be offered: virtio-fs has no way to interrupt one, so the guest's program could not be killed, and a
     /// waiting server thread might be the one that the unlock needs. A lock that is not free is refused with `EAGAIN`, also when

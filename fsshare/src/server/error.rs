@@ -24,7 +24,7 @@ pub enum Fault {
 pub enum Error {
     /// The root cannot be used.
     #[error(
-        "the host does not open the share's root as a confined directory; give a directory that this user may read, on Linux 5.8 or later"
+        "the host does not open the share's root as a confined directory; give a directory that this user may read, on Linux 5.8 or later, or on macOS on a volume that finds files by their numbers (APFS, HFS+)"
     )]
     Root(#[source] io::Error),
     /// The directory for what the guest changes cannot be used.
@@ -32,6 +32,9 @@ pub enum Error {
         "the host does not keep a share's changes in the directory that it was given for them; give a directory that this user may write, on ext4, XFS, Btrfs or tmpfs"
     )]
     Overlay(#[source] io::Error),
+    /// What the guest changes cannot be written down.
+    #[error("the host does not keep a journal of a share's changes; do without one")]
+    Journal(#[source] io::Error),
     /// `/proc/self/fd` cannot be used.
     #[error(
         "the host's /proc/self/fd is not to be had; mount /proc, and make the server before confining the process"
@@ -70,9 +73,11 @@ impl Error {
     /// Whose fault it was.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Root(_) | Self::Overlay(_) | Self::MaxWrite(_) | Self::Transfer(_) => {
-                Fault::Caller
-            }
+            Self::Root(_)
+            | Self::Overlay(_)
+            | Self::Journal(_)
+            | Self::MaxWrite(_)
+            | Self::Transfer(_) => Fault::Caller,
             Self::Proc(_) | Self::Descriptors { .. } => Fault::Host,
             Self::Request(_) | Self::NoRoom { .. } => Fault::Guest,
         }

@@ -1,6 +1,5 @@
 //! Operations on open files.
 
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use super::Server;
@@ -86,7 +85,7 @@ impl Server {
         let backing = if self.session.passes_through() {
             // Before its first change, a privileged file loses its privilege, which is this server's business.
             let is_wanted = what.is_large && !what.privileged;
-            self.passthrough.begin(inode.id, file.as_fd(), is_wanted)
+            self.passthrough.begin(inode.id, file.handle(), is_wanted)
         } else {
             None
         };

@@ -43,7 +43,8 @@ use self::session::Session;
 use crate::abi::{self, Operation, ParseError, Request, wire};
 use crate::changes::{self, Journal, Origins};
 use crate::errno::Errno;
-use crate::host::{Host, LONGEST_XATTR, Requirement};
+use crate::handle::OwnedHandle;
+use crate::host::{Host, LONGEST_XATTR, Node, Requirement};
 use crate::rules::Rules;
 use crate::transfer::{Reader, Writer};
 
@@ -87,7 +88,11 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::MaxWrite`], [`Error::Descriptors`], [`Error::Proc`] or [`Error::Root`].
-    pub fn new(config: Config) -> Result<Self, Error> {
+    pub fn new(mut config: Config) -> Result<Self, Error> {
+        if config.overlay.is_some() {
+            // A lock on a file would stay with the host's when the guest's is copied up.
+            config.locks = LockPolicy::Guest;
+        }
         let limits = checked(config.limits)?;
         let session = Session::new(&config);
         let Config {
@@ -105,29 +110,10 @@ impl Server {
             ..
         } = config;
         let usage = Usage::of(quota);
-        let (over, origins) = match overlay {
-            Some(directory) => {
-                let (over, origins) = changes::open(&directory, &root).map_err(Error::Overlay)?;
-                (Some(over), Some(origins))
-            }
-            None => (None, None),
-        };
-        let locks = if over.is_some() {
-            LockPolicy::Guest
-        } else {
-            locks
-        };
-        let (host, root) =
-            Host::new(root, read_only, over).map_err(
-                |(requirement, source)| match requirement {
-                    Requirement::Proc => Error::Proc(source.into()),
-                    Requirement::Confinement => Error::Root(source.into()),
-                    Requirement::Changes => Error::Overlay(source.into()),
-                },
-            )?;
-        let inodes = Inodes::new(root, &limits, hard_links, usage.clone()).map_err(|errno| {
-            Error::Root(std::io::Error::from_raw_os_error(errno.number().into()))
-        })?;
+        let (host, root, origins) = open_tree(root, overlay.as_ref(), read_only)?;
+        let journal = journal.filter(|_| origins.is_none()).map(Journal::new);
+        let inodes = Inodes::new(root, &limits, hard_links, usage.clone())
+            .map_err(|errno| Error::Root(errno.into()))?;
         Ok(Self {
             host,
             session,
@@ -144,7 +130,7 @@ impl Server {
             read_only,
             rules,
             refusals: Refusals::to(observer),
-            journal: journal.filter(|_| origins.is_none()).map(Journal::new),
+            journal: journal.transpose().map_err(Error::Journal)?,
             origins,
             turns: RwLock::default(),
             cache,
@@ -423,6 +409,23 @@ impl Server {
 /// The answer of an operation that says no more than that it is done.
 fn done(outcome: Result<(), Errno>) -> Result<Answer, Errno> {
     outcome.map(|()| Answer::Structures)
+}
+
+/// The tree at `root`, with another over it if there is a directory for that.
+fn open_tree(
+    root: OwnedHandle,
+    overlay: Option<&OwnedHandle>,
+    read_only: bool,
+) -> Result<(Host, Node, Option<Origins>), Error> {
+    let kept = overlay.map(|directory| changes::open(directory, &root));
+    let (over, origins) = kept.transpose().map_err(Error::Overlay)?.unzip();
+    let opened = Host::new(root, read_only, over);
+    let (host, root) = opened.map_err(|(requirement, source)| match requirement {
+        Requirement::Proc => Error::Proc(source),
+        Requirement::Confinement => Error::Root(source),
+        Requirement::Changes => Error::Overlay(source),
+    })?;
+    Ok((host, root, origins))
 }
 
 fn checked(limits: Limits) -> Result<Limits, Error> {

@@ -5,14 +5,15 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
+
+use crate::handle::BorrowedHandle;
 
 /// The side of the kernel that takes files over.
 pub(crate) trait Backing: Send + Sync {
     /// Makes the kernel take hold of a file; gives its number there.
-    fn open(&self, file: BorrowedFd<'_>) -> io::Result<i32>;
+    fn open(&self, file: BorrowedHandle<'_>) -> io::Result<i32>;
 
     /// No reply will name that number any more.
     fn close(&self, id: i32);
@@ -48,7 +49,12 @@ impl Passthrough {
 
     /// One more has the file open. Gives the kernel's number of it if its content is the kernel's business, which is so from the first
     /// open on if `is_wanted` then.
-    pub(super) fn begin(&self, node: u64, file: BorrowedFd<'_>, is_wanted: bool) -> Option<i32> {
+    pub(super) fn begin(
+        &self,
+        node: u64,
+        file: BorrowedHandle<'_>,
+        is_wanted: bool,
+    ) -> Option<i32> {
         let kernel = self.kernel.as_ref()?;
         match self.by_node().entry(node) {
             Entry::Occupied(mut known) => {
@@ -120,7 +126,7 @@ mod tests {
     struct Kernel(Arc<Mutex<Vec<i32>>>);
 
     impl Backing for Kernel {
-        fn open(&self, _: BorrowedFd<'_>) -> io::Result<i32> {
+        fn open(&self, _: BorrowedHandle<'_>) -> io::Result<i32> {
             let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             open.push(7);
             Ok(7)

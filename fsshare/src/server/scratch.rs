@@ -2,7 +2,6 @@
 //!
 //! A pool hands them out, so there are as many as requests were ever served at once, and none is made for a request.
 
-use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zerocopy::{Immutable, IntoBytes};
@@ -97,7 +96,7 @@ impl Scratch {
         }
         let payload = match outcome {
             Ok(Answer::File(FilePart { open, offset, len })) => {
-                let reply = FileReply::new(unique, open.object.as_fd(), offset, len);
+                let reply = FileReply::new(unique, open.object.handle(), offset, len);
                 return writer.send_file(&reply).map_err(Error::Transfer);
             }
             Ok(Answer::Value(len)) => Ok(self.value.get(..len).unwrap_or_default()),

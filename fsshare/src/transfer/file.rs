@@ -1,12 +1,10 @@
 //! Content between a file and a transport.
 
 use std::io;
-use std::os::fd::BorrowedFd;
-
-use rustix::io::retry_on_intr;
 
 use crate::abi::{self, OUT_HEADER_LEN, wire};
 use crate::errno::Errno;
+use crate::handle::BorrowedHandle;
 
 /// Moves `len` bytes from or to `offset` of a file, by as many calls of `step` as it takes. A call is told where in the file to go on
 /// and how many bytes are left, and says how many it moved; one that moves none, or fails, is the last.
@@ -33,22 +31,51 @@ pub fn repeat(
 }
 
 /// Reads until `buffer` is full or the file ends; returns the number of bytes.
-pub(crate) fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_at(
+    file: BorrowedHandle<'_>,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
     let len = buffer.len();
     repeat(offset, len, |offset, left| {
         let rest = buffer.get_mut(len - left..).unwrap_or_default();
-        Ok(retry_on_intr(|| {
-            rustix::io::pread(file, &mut *rest, offset)
-        })?)
+        read_once(file, rest, offset)
     })
 }
 
 /// Writes until all is written or the host refuses; returns the number of bytes.
-pub(super) fn write_at(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> io::Result<usize> {
+pub(super) fn write_at(file: BorrowedHandle<'_>, data: &[u8], offset: u64) -> io::Result<usize> {
     repeat(offset, data.len(), |offset, left| {
         let rest = data.get(data.len() - left..).unwrap_or_default();
-        Ok(retry_on_intr(|| rustix::io::pwrite(file, rest, offset))?)
+        write_once(file, rest, offset)
     })
+}
+
+#[cfg(unix)]
+fn read_once(file: BorrowedHandle<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *buffer, offset));
+    Ok(read?)
+}
+
+#[cfg(unix)]
+fn write_once(file: BorrowedHandle<'_>, data: &[u8], offset: u64) -> io::Result<usize> {
+    let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(file, data, offset));
+    Ok(written?)
+}
+
+/// By way of a second handle: only an owner of one has positional I/O that is safe. It costs two short calls.
+#[cfg(windows)]
+fn read_once(file: BorrowedHandle<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    use std::os::windows::fs::FileExt as _;
+    let file = std::fs::File::from(file.try_clone_to_owned()?);
+    file.seek_read(buffer, offset)
+}
+
+#[cfg(windows)]
+fn write_once(file: BorrowedHandle<'_>, data: &[u8], offset: u64) -> io::Result<usize> {
+    use std::os::windows::fs::FileExt as _;
+    let file = std::fs::File::from(file.try_clone_to_owned()?);
+    file.seek_write(data, offset)
 }
 
 /// A reply whose payload is in a file and was not read yet.
@@ -57,7 +84,7 @@ pub(super) fn write_at(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> io::Re
 #[derive(Clone, Copy, Debug)]
 pub struct FileReply<'a> {
     unique: u64,
-    file: BorrowedFd<'a>,
+    file: BorrowedHandle<'a>,
     offset: u64,
     len: usize,
 }
@@ -68,7 +95,7 @@ impl<'a> FileReply<'a> {
 
     /// The reply to `unique` with `len` bytes from `offset` of `file` on, or fewer if it ends before.
     #[must_use]
-    pub const fn new(unique: u64, file: BorrowedFd<'a>, offset: u64, len: usize) -> Self {
+    pub const fn new(unique: u64, file: BorrowedHandle<'a>, offset: u64, len: usize) -> Self {
         Self {
             unique,
             file,
@@ -80,7 +107,7 @@ impl<'a> FileReply<'a> {
     /// Reads the payload by `step`, as [`repeat`] does. Returns the head, and the number of bytes that go with it.
     pub fn read_by(
         &self,
-        mut step: impl FnMut(BorrowedFd<'a>, u64, usize) -> io::Result<usize>,
+        mut step: impl FnMut(BorrowedHandle<'a>, u64, usize) -> io::Result<usize>,
     ) -> (wire::OutHeader, usize) {
         self.headed(repeat(self.offset, self.len, |offset, left| {
             step(self.file, offset, left)
@@ -103,7 +130,7 @@ impl<'a> FileReply<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::os::fd::AsFd as _;
     use std::os::unix::fs::FileExt as _;

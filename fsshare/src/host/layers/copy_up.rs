@@ -69,10 +69,7 @@ impl Host {
         let Some(overlay) = &self.overlay else {
             return Ok(());
         };
-        let unmet = |errno: Errno| {
-            let source = rustix::io::Errno::from_raw_os_error(errno.number().into());
-            (Requirement::Changes, source)
-        };
+        let unmet = |errno: Errno| (Requirement::Changes, errno.into());
         match self.keeps_marks(overlay) {
             Ok(true) => Ok(()),
             Ok(false) => Err(unmet(Errno::EOPNOTSUPP)),

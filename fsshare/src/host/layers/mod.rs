@@ -15,8 +15,9 @@ mod copy_up;
 mod draft;
 mod listing;
 
-use std::os::fd::OwnedFd;
+use std::io;
 
+#[cfg(target_os = "linux")]
 pub(crate) use self::copy_up::copy_xattrs;
 use self::draft::Drafts;
 pub(crate) use self::listing::Directory;
@@ -25,6 +26,7 @@ use super::os;
 use super::{AccessMode, Attributes, File, Kind, Layer, Requirement, Space};
 use crate::abi::{Name, XattrName};
 use crate::errno::Errno;
+use crate::handle::OwnedHandle;
 
 /// A node of the tree.
 #[derive(Debug)]
@@ -60,30 +62,30 @@ struct Overlay {
 #[derive(Debug)]
 pub(crate) struct Over {
     /// The root of the upper tree.
-    pub(crate) upper: OwnedFd,
+    pub(crate) upper: OwnedHandle,
     /// A directory on the same file system, for what is not complete yet.
-    pub(crate) work: OwnedFd,
+    pub(crate) work: OwnedHandle,
 }
 
-type Unmet = (Requirement, rustix::io::Errno);
+type Unmet = (Requirement, io::Error);
 
 impl Host {
     /// Takes hold of the tree below `root`, and of what is needed to work in it. Also returns the root as a node.
     ///
     /// Nothing in the tree changes, times of access included as far as the host allows, if it is `read_only` or has another `over` it.
     pub(crate) fn new(
-        root: OwnedFd,
+        root: OwnedHandle,
         read_only: bool,
         over: Option<Over>,
     ) -> Result<(Self, Node), Unmet> {
-        let (host, root) = os::Host::new(root, read_only || over.is_some())?;
+        let (host, root) = open(root, read_only || over.is_some())?;
         let Some(over) = over else {
             let upper = host;
             let overlay = None;
             return Ok((Self { upper, overlay }, Node::Only(root)));
         };
-        let (upper, upper_root) = os::Host::new(over.upper, false)?;
-        let (_, work) = os::Host::new(over.work, false)?;
+        let (upper, upper_root) = open(over.upper, false)?;
+        let (_, work) = open(over.work, false)?;
         let overlay = Overlay {
             lower: host,
             drafts: Drafts::new(work),
@@ -243,6 +245,10 @@ impl Host {
     fn is_changeable(&self, host: &os::Host) -> bool {
         std::ptr::eq(host, &raw const self.upper)
     }
+}
+
+fn open(root: OwnedHandle, read_only: bool) -> Result<(os::Host, os::Node), Unmet> {
+    os::Host::new(root, read_only).map_err(|(requirement, error)| (requirement, error.into()))
 }
 
 impl Node {

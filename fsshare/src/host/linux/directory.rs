@@ -8,6 +8,7 @@ use rustix::fs::{RawDir, SeekFrom};
 
 use crate::abi::DirEntry;
 use crate::errno::Errno;
+use crate::host::Next;
 
 /// A directory that is open for listing.
 #[derive(Debug)]
@@ -15,13 +16,6 @@ pub(crate) struct Directory {
     descriptor: OwnedFd,
     /// The kernel's cursor is part of the descriptor, so seek and read belong together.
     cursor: Mutex<()>,
-}
-
-/// Whether a listing wants more entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    More,
-    Enough,
 }
 
 impl Directory {

@@ -7,18 +7,17 @@
 mod directory;
 mod file;
 mod tree;
-mod xattr;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Statx, StatxFlags};
 use rustix::path::DecInt;
 
-pub(crate) use directory::{Directory, Next};
-pub(crate) use file::{File, LockRequest};
+pub(crate) use directory::Directory;
 
-use super::{Attributes, Identity, Kind, Layer, Space, Time};
-use crate::abi::{Name, OpenFlags};
+use super::unix::{AccessMode, File};
+use super::{Attributes, Identity, Kind, Layer, Requirement, Space, Time};
+use crate::abi::Name;
 use crate::errno::Errno;
 
 /// No way out of the directory, and no way through anything but directories.
@@ -43,59 +42,6 @@ impl AsFd for Node {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// How a file is to be opened.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AccessMode(OFlags);
-
-impl AccessMode {
-    /// For reading only.
-    pub(crate) const READ: Self = Self(OFlags::RDONLY);
-    /// For writing only.
-    pub(crate) const WRITE: Self = Self(OFlags::WRONLY);
-    /// For both.
-    pub(crate) const BOTH: Self = Self(OFlags::RDWR);
-
-    /// What the guest asked for.
-    ///
-    /// A client that caches writes reads the rest of a page before it writes one, and knows the end of the file better
-    /// than the host: for it, writing implies reading, and appending is its own business.
-    pub(crate) fn from_guest(flags: OpenFlags, client_caches_writes: bool) -> Self {
-        let mut host =
-            if flags.contains(OpenFlags::RDWR) || (flags.writes() && client_caches_writes) {
-                OFlags::RDWR
-            } else if flags.writes() {
-                OFlags::WRONLY
-            } else {
-                OFlags::RDONLY
-            };
-        host.set(
-            OFlags::APPEND,
-            flags.contains(OpenFlags::APPEND) && !client_caches_writes,
-        );
-        host.set(OFlags::TRUNC, flags.contains(OpenFlags::TRUNC));
-        host.set(OFlags::SYNC, flags.contains(OpenFlags::SYNC));
-        host.set(OFlags::DSYNC, flags.contains(OpenFlags::DSYNC));
-        Self(host)
-    }
-
-    /// Whether what is opened so may be changed, or is by the open itself.
-    pub(crate) fn changes(self) -> bool {
-        self.0
-            .intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC)
-    }
-}
-
-/// Something that this module needs of the machine and that is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Requirement {
-    /// `/proc` of this process.
-    Proc,
-    /// `openat2` and mounts' numbers (Linux 5.8), or a root that is a directory.
-    Confinement,
-    /// A directory for changes, whose file system keeps FIFOs and a directory's set-user-id, and says of what type an entry is.
-    Changes,
 }
 
 /// The calls that need more than a node.
@@ -150,19 +96,6 @@ impl Host {
             mount,
         };
         Ok((host, Node(node)))
-    }
-
-    /// The user and group whose files are the guest owner's.
-    pub(crate) fn owner() -> (u32, u32) {
-        (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        )
-    }
-
-    /// How many descriptors this process may have, or `None` for no limit.
-    pub(crate) fn descriptor_limit() -> Option<u64> {
-        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
     }
 
     /// Finds `name` in the directory `parent`. A symbolic link is found, not followed.
@@ -224,7 +157,7 @@ impl Host {
     }
 
     /// Whoever calls this has seen that `node` is a regular file or a directory; a node never changes its type.
-    fn reopen(&self, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
+    pub(super) fn reopen(&self, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
         let open = |flags| {
             rustix::fs::openat(
                 &self.descriptors,
@@ -273,19 +206,18 @@ impl Node {
         Ok(Attributes::of(&stat))
     }
 
+    /// The node as the directory that calls by name begin at.
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "elsewhere a directory may not be open"
+    )]
+    pub(super) fn directory(&self) -> Result<BorrowedFd<'_>, Errno> {
+        Ok(self.as_fd())
+    }
+
     /// Sizes of the file system that holds the node.
     pub(crate) fn space(&self) -> Result<Space, Errno> {
-        let stat = rustix::fs::fstatvfs(&self.0)?;
-        Ok(Space {
-            blocks: stat.f_blocks,
-            free: stat.f_bfree,
-            available: stat.f_bavail,
-            inodes: stat.f_files,
-            inodes_free: stat.f_ffree,
-            io_size: stat.f_bsize,
-            block_size: stat.f_frsize,
-            longest_name: stat.f_namemax,
-        })
+        Ok(Space::of(&rustix::fs::fstatvfs(&self.0)?))
     }
 }
 

@@ -1,13 +1,12 @@
 //! Changes to names and attributes.
 
-use rustix::fs::{
-    Access, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
-};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
 use rustix::path::DecInt;
 
 use super::{AccessMode, CONFINED, File, Host, Kind, Node, OPEN};
-use crate::abi::{Name, RenameMode, Target};
+use crate::abi::{Name, RenameMode};
 use crate::errno::Errno;
+use crate::host::unix::{permissions, timestamps};
 use crate::host::{NewTime, OPAQUE, SETTABLE_MODE};
 
 /// What a new file may not have: an old content, an old type, or an open that waits.
@@ -53,49 +52,6 @@ impl Host {
         self.settle(file, mode)
     }
 
-    fn settle(&self, file: File, mode: u32) -> Result<(File, Node), Errno> {
-        let node = self.node_of(&file)?;
-        self.grant(&node, mode)?;
-        Ok((file, node))
-    }
-
-    /// Makes a directory.
-    pub(crate) fn make_directory(
-        &self,
-        parent: &Node,
-        name: Name<'_>,
-        mode: u32,
-    ) -> Result<Node, Errno> {
-        rustix::fs::mkdirat(parent, name.as_c_str(), permissions(mode))?;
-        let node = self.lookup(parent, name)?;
-        // Someone on the host may have put something else there meanwhile; its mode is not ours to set.
-        if node.attributes()?.kind() == Kind::Directory {
-            self.grant(&node, mode)?;
-        }
-        Ok(node)
-    }
-
-    /// Gives a new node the bits that the guest asked for and that this process's `umask` took away.
-    fn grant(&self, node: &Node, mode: u32) -> Result<(), Errno> {
-        let wanted = mode & 0o777;
-        if node.attributes()?.mode & 0o777 == wanted {
-            Ok(())
-        } else {
-            self.set_mode(node, mode)
-        }
-    }
-
-    /// Makes a symbolic link. Nothing here ever follows it.
-    pub(crate) fn make_symlink(
-        &self,
-        parent: &Node,
-        name: Name<'_>,
-        target: Target<'_>,
-    ) -> Result<Node, Errno> {
-        rustix::fs::symlinkat(target.as_c_str(), parent, name.as_c_str())?;
-        self.lookup(parent, name)
-    }
-
     /// Makes a FIFO, which stands for something and is never opened.
     pub(crate) fn make_fifo(&self, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
         let mode = Mode::RUSR;
@@ -118,24 +74,6 @@ impl Host {
             parent,
             name.as_c_str(),
             AtFlags::SYMLINK_FOLLOW,
-        )?)
-    }
-
-    /// Removes a name that is not a directory's.
-    pub(crate) fn unlink(&self, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
-        Ok(rustix::fs::unlinkat(
-            parent,
-            name.as_c_str(),
-            AtFlags::empty(),
-        )?)
-    }
-
-    /// Removes an empty directory.
-    pub(crate) fn remove_directory(&self, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
-        Ok(rustix::fs::unlinkat(
-            parent,
-            name.as_c_str(),
-            AtFlags::REMOVEDIR,
         )?)
     }
 
@@ -196,16 +134,6 @@ impl Host {
         )?)
     }
 
-    /// Takes set-user-id and set-group-id away from a regular file that has them.
-    pub(crate) fn drop_privilege_bits(&self, node: &Node) -> Result<(), Errno> {
-        let attributes = node.attributes()?;
-        if attributes.has_privilege_bits() {
-            self.set_mode(node, attributes.mode)
-        } else {
-            Ok(())
-        }
-    }
-
     /// Whether this process may access the node so; `mask` as in `access`.
     pub(crate) fn may_access(&self, node: &Node, mask: u32) -> Result<(), Errno> {
         if node.attributes()?.kind() == Kind::Symlink {
@@ -227,28 +155,11 @@ impl Host {
 impl Node {
     /// Sets the time stamps.
     pub(crate) fn set_times(&self, accessed: NewTime, modified: NewTime) -> Result<(), Errno> {
-        let times = Timestamps {
-            last_access: timespec(accessed),
-            last_modification: timespec(modified),
-        };
         Ok(rustix::fs::utimensat(
             self,
             c"",
-            &times,
+            &timestamps(accessed, modified),
             AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
         )?)
     }
-}
-
-fn timespec(time: NewTime) -> Timespec {
-    let (tv_sec, tv_nsec) = match time {
-        NewTime::Keep => (0, UTIME_OMIT),
-        NewTime::Now => (0, UTIME_NOW),
-        NewTime::At(at) => (at.seconds, at.nanos.into()),
-    };
-    Timespec { tv_sec, tv_nsec }
-}
-
-fn permissions(mode: u32) -> Mode {
-    Mode::from_bits_truncate(mode & SETTABLE_MODE)
 }

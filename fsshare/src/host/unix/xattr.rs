@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{OFlags, XattrFlags};
 
-use super::{Host, Kind, Node};
 use crate::abi::{XattrMode, XattrName};
 use crate::errno::Errno;
+use crate::host::Kind;
+use crate::host::os::{Host, Node};
 
 impl Host {
     /// Reads an attribute into `buffer`; returns its length.
@@ -37,7 +38,9 @@ impl Host {
         mode: XattrMode,
     ) -> Result<(), Errno> {
         let file = self.carrier(node)?.ok_or(Errno::EPERM)?;
-        let flags = XattrFlags::from_bits_truncate(mode.bits());
+        let mut flags = XattrFlags::empty();
+        flags.set(XattrFlags::CREATE, mode.contains(XattrMode::CREATE));
+        flags.set(XattrFlags::REPLACE, mode.contains(XattrMode::REPLACE));
         Ok(rustix::fs::fsetxattr(&file, name.as_c_str(), value, flags)?)
     }
 
