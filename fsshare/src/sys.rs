@@ -63,6 +63,65 @@ pub(crate) fn close_backing(device: BorrowedFd<'_>, id: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// A group of watches that tells of changes, and who made them (`fanotify_init`). Everyone may have one since Linux 5.13.
+#[cfg(target_os = "linux")]
+pub(crate) fn new_watch() -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    let flags =
+        libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_REPORT_FID;
+    // SAFETY: the call takes two numbers.
+    let group =
+        unsafe { libc::fanotify_init(flags, (libc::O_RDONLY | libc::O_CLOEXEC).cast_unsigned()) };
+    if group < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor, so nobody else owns it.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(group) })
+}
+
+/// Adds a directory with its entries to a group of watches. The kernel may forget it with the directory.
+#[cfg(target_os = "linux")]
+pub(crate) fn watch_directory(
+    group: &std::os::fd::OwnedFd,
+    directory: &impl std::os::fd::AsFd,
+) -> io::Result<()> {
+    let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_ONLYDIR | libc::FAN_MARK_EVICTABLE;
+    let changes = libc::FAN_MODIFY
+        | libc::FAN_ATTRIB
+        | libc::FAN_CREATE
+        | libc::FAN_DELETE
+        | libc::FAN_MOVED_FROM
+        | libc::FAN_MOVED_TO
+        | libc::FAN_EVENT_ON_CHILD
+        | libc::FAN_ONDIR;
+    let directory = directory.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads the text, which ends with NUL and lives for ever; both descriptors are borrowed for the call.
+    let added =
+        unsafe { libc::fanotify_mark(group.as_raw_fd(), flags, changes, directory, c".".as_ptr()) };
+    if added < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether one of these events (`struct fanotify_event_metadata`, with more behind each) was not this process's doing, or some were lost.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_of_others(mut events: &[u8]) -> bool {
+    let own = std::process::id();
+    let number = |event: &[u8], at: usize| {
+        let bytes = event.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map(|bytes| u32::from_ne_bytes(*bytes))
+    };
+    while let (Some(len), Some(process)) = (number(events, 0), number(events, 20)) {
+        if process != own {
+            return true;
+        }
+        events = events.get(len.max(24) as usize..).unwrap_or_default();
+    }
+    false
+}
+
 /// Kind of a lock. The constants have another type on each system.
 pub(crate) type LockKind = libc::c_int;
 

@@ -16,6 +16,8 @@ mod listing;
 pub(crate) mod macos;
 #[cfg(not(target_os = "linux"))]
 mod no_marks;
+#[cfg(not(target_os = "linux"))]
+mod no_watch;
 #[cfg(any(windows, test))]
 mod reparse;
 #[cfg(unix)]
@@ -37,6 +39,10 @@ pub(crate) use windows as os;
 #[cfg(target_os = "linux")]
 pub(crate) use layers::copy_xattrs;
 pub(crate) use layers::{Directory, Host, Node, Over};
+#[cfg(target_os = "linux")]
+pub(crate) use linux::Watch;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use no_watch::Watch;
 #[cfg(unix)]
 pub(crate) use unix::{AccessMode, File};
 #[cfg(windows)]

@@ -6,7 +6,7 @@ use super::Server;
 use super::inodes::Inode;
 use crate::abi::{SetAttrFlags, wire};
 use crate::errno::Errno;
-use crate::host::{AccessMode, Attributes, Layer, NewTime, Time};
+use crate::host::{AccessMode, Attributes, Layer, NewTime, Time, Watch};
 
 /// Nanoseconds of a second.
 const SECOND: u32 = 1_000_000_000;
@@ -26,7 +26,7 @@ impl Server {
     /// STATX.
     pub(super) fn get_statx(&self, node: u64) -> Result<wire::StatxOut, Errno> {
         let attributes = self.inodes.attributes(&self.host, node)?;
-        let (attr_valid, attr_valid_nsec) = validity(self.cache.attributes);
+        let (attr_valid, attr_valid_nsec) = self.validity(self.cache.attributes);
         Ok(wire::StatxOut {
             attr_valid,
             attr_valid_nsec,
@@ -108,8 +108,8 @@ impl Server {
             Some(parent) if differs && self.inodes.is_gits(parent.id) => self.cache.git_names,
             _ => self.cache.names,
         };
-        let (entry_valid, entry_valid_nsec) = validity(names);
-        let (attr_valid, attr_valid_nsec) = validity(self.cache.attributes);
+        let (entry_valid, entry_valid_nsec) = self.validity(names);
+        let (attr_valid, attr_valid_nsec) = self.validity(self.cache.attributes);
         wire::EntryOut {
             nodeid,
             generation: 0,
@@ -123,7 +123,7 @@ impl Server {
 
     /// The reply that says for how long there is nothing of a name.
     pub(super) fn absent(&self) -> wire::EntryOut {
-        let (entry_valid, entry_valid_nsec) = validity(self.cache.absence);
+        let (entry_valid, entry_valid_nsec) = self.validity(self.cache.absence);
         wire::EntryOut {
             entry_valid,
             entry_valid_nsec,
@@ -131,8 +131,16 @@ impl Server {
         }
     }
 
+    /// How long the guest may trust what it is told: not at all while the host changes something.
+    fn validity(&self, usually: Duration) -> (u64, u32) {
+        if !usually.is_zero() && self.watch.as_ref().is_some_and(Watch::sees_changes) {
+            return (0, 0);
+        }
+        (usually.as_secs(), usually.subsec_nanos())
+    }
+
     fn attr_out(&self, attributes: &Attributes) -> wire::AttrOut {
-        let (attr_valid, attr_valid_nsec) = validity(self.cache.attributes);
+        let (attr_valid, attr_valid_nsec) = self.validity(self.cache.attributes);
         wire::AttrOut {
             attr_valid,
             attr_valid_nsec,
@@ -202,10 +210,6 @@ fn sx_time(time: Time) -> wire::SxTime {
         tv_nsec: time.nanos,
         reserved: 0,
     }
-}
-
-fn validity(time: Duration) -> (u64, u32) {
-    (time.as_secs(), time.subsec_nanos())
 }
 
 fn new_times(valid: SetAttrFlags, changes: &wire::SetAttrIn) -> Result<(NewTime, NewTime), Errno> {

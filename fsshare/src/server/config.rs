@@ -105,13 +105,15 @@ pub struct CachePolicy {
     /// Whether a file's cached pages, and a directory's listing, outlive its close. They are dropped in any case when size or time of change
     /// differ.
     pub keep_pages: bool,
+    /// Whether nothing may be remembered while the host's programs change something in the directories that the guest uses.
+    pub watches_host: bool,
     /// Whether the guest may hold written data back. Only for trees that nobody on the host touches meanwhile.
     pub writeback: bool,
 }
 
 impl CachePolicy {
     /// For a tree that the host's programs may change: what they change is seen within a tenth of a second, new files at once. It is long enough
-    /// for what one program asks again and again, and costs the rest little.
+    /// for what one program asks again and again, and costs the rest little. While they change something, and for two seconds after, nothing is remembered at all, where the host tells of it (Linux 5.13).
     #[must_use]
     pub const fn auto() -> Self {
         let moment = Duration::from_millis(100);
@@ -121,6 +123,7 @@ impl CachePolicy {
             absence: Duration::ZERO,
             attributes: moment,
             keep_pages: false,
+            watches_host: true,
             writeback: false,
         }
     }
@@ -135,6 +138,7 @@ impl CachePolicy {
             absence: day,
             attributes: day,
             keep_pages: true,
+            watches_host: false,
             writeback: false,
         }
     }
@@ -149,6 +153,7 @@ impl CachePolicy {
             absence: Duration::ZERO,
             attributes: Duration::ZERO,
             keep_pages: false,
+            watches_host: false,
             writeback: false,
         }
     }

@@ -18,6 +18,7 @@ impl Server {
     /// OPENDIR.
     pub(super) fn open_directory(&self, node: u64) -> Result<wire::OpenOut, Errno> {
         let inode = self.node(node)?;
+        self.watch(&inode);
         let place = self.handle_budget.take()?;
         let directory = self.host.open_directory(&inode.node)?;
         let fh = self

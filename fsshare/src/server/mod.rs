@@ -44,7 +44,7 @@ use crate::abi::{self, Operation, ParseError, Request, wire};
 use crate::changes::{self, Journal, Origins};
 use crate::errno::Errno;
 use crate::handle::OwnedHandle;
-use crate::host::{Host, LONGEST_XATTR, Node, Requirement};
+use crate::host::{Host, LONGEST_XATTR, Node, Requirement, Watch};
 use crate::rules::Rules;
 use crate::transfer::{Reader, Writer};
 
@@ -70,6 +70,8 @@ pub struct Server {
     read_only: bool,
     rules: Rules,
     refusals: Refusals,
+    /// Who tells that the host's programs change something.
+    watch: Option<Watch>,
     /// What the host had where the guest changed something, in an overlay.
     origins: Option<Origins>,
     /// What the host had there, without an overlay, if someone wants to know.
@@ -131,6 +133,7 @@ impl Server {
             rules,
             refusals: Refusals::to(observer),
             journal: journal.transpose().map_err(Error::Journal)?,
+            watch: cache.watches_host.then(Watch::new).flatten(),
             origins,
             turns: RwLock::default(),
             cache,

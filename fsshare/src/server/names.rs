@@ -16,9 +16,20 @@ use super::budget::Place;
 impl Server {
     /// LOOKUP.
     pub(super) fn lookup(&self, parent: u64, name: Name<'_>) -> Result<wire::EntryOut, Errno> {
-        match self.find(&*self.node(parent)?, name) {
+        let parent = self.node(parent)?;
+        self.watch(&parent);
+        match self.find(&parent, name) {
             Err(Errno::ENOENT) if !self.cache.absence.is_zero() => Ok(self.absent()),
             found => found,
+        }
+    }
+
+    /// Has the directory watched, unless it is.
+    pub(super) fn watch(&self, directory: &Inode) {
+        if let Some(watch) = &self.watch
+            && directory.begins_to_be_watched()
+        {
+            self.host.watch(&directory.node, watch);
         }
     }
 

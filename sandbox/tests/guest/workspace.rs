@@ -42,6 +42,16 @@ async fn changes_show_on_both_sides(fixture: &Fixture) -> Result<()> {
         guest.answer("cat a/link; rm -r a moved").await?,
         "host again"
     );
+    // While the host is at it, it is seen at once.
+    for round in 0..10 {
+        let text = format!("{round}").repeat(round + 1);
+        fs::write(guest.workspace.join("turns"), &text)?;
+        assert_eq!(
+            guest.answer("cat turns; stat -c %s turns").await?,
+            format!("{text}{}", round + 1)
+        );
+    }
+    guest.answer("rm turns").await?;
     assert!(!guest.workspace.join("a").exists());
     Ok(())
 }

@@ -65,7 +65,6 @@ pub(super) fn run(checks: &mut Checks, lengths: Lengths) -> Result<()> {
         tools,
         place,
         server: server(&[]),
-        exact: server(&["--cache", "never"]),
         free: server(&["--no-usual-rules"]),
     };
     checks.run("pjdfstest", || site.pjdfstest());
@@ -84,8 +83,6 @@ struct Site {
     tools: PathBuf,
     place: TempDir,
     server: Server,
-    /// One whose clients see each change at once.
-    exact: Server,
     /// One without rules: they keep a checkout from making what this repository has, `.cargo/config.toml`.
     free: Server,
 }
@@ -157,7 +154,7 @@ impl Site {
     }
 
     fn git(&self, rounds: u64) -> Result<String> {
-        let (mounted, tree) = self.mount(&self.exact, "git")?;
+        let (mounted, tree) = self.mount(&self.server, "git")?;
         git(&tree, "git init -q .", 0)?;
         for round in 0..rounds {
             let side = if round % 2 == 0 { mounted.at() } else { &tree };

@@ -22,6 +22,7 @@ pub(crate) use self::copy_up::copy_xattrs;
 use self::draft::Drafts;
 pub(crate) use self::listing::Directory;
 use self::listing::Room;
+use super::Watch;
 use super::os;
 use super::{AccessMode, Attributes, File, Kind, Layer, Requirement, Space};
 use crate::abi::{Name, XattrName};
@@ -226,6 +227,16 @@ impl Host {
     pub(crate) fn list_xattrs(&self, node: &Node, buffer: &mut [u8]) -> Result<usize, Errno> {
         let (host, node) = self.reachable(node);
         host.list_xattrs(node, buffer)
+    }
+
+    /// Watches a directory of the host's for changes of the host's.
+    pub(crate) fn watch(&self, directory: &Node, watch: &Watch) {
+        match directory {
+            Node::Only(directory) | Node::Lower(directory) => watch.add(directory),
+            Node::Merged { lower, .. } => watch.add(lower),
+            // The guest's own.
+            Node::Upper(_) => {}
+        }
     }
 
     /// Makes the file system that takes the changes durable.

@@ -7,6 +7,7 @@
 mod directory;
 mod file;
 mod tree;
+mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -14,6 +15,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Statx, S
 use rustix::path::DecInt;
 
 pub(crate) use directory::Directory;
+pub(crate) use watch::Watch;
 
 use super::unix::{AccessMode, File};
 use super::{Attributes, Identity, Kind, Layer, Requirement, Space, Time};

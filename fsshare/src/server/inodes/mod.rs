@@ -14,7 +14,7 @@ mod nodes;
 mod table;
 
 use std::ffi::CString;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::nodes::{Nodes, Way};
@@ -43,6 +43,8 @@ pub(super) struct Inode {
     /// What the rules say of it and of what is below it; bits of a [`State`].
     state: AtomicU64,
     identity: Identity,
+    /// Whether changes in the directory are told of.
+    is_watched: AtomicBool,
     /// Where its end is counted, and the lock on its size.
     usage: Option<(Arc<Usage>, SizeLock)>,
 }
@@ -334,8 +336,14 @@ impl Inode {
             locks: Mutex::default(),
             state: AtomicU64::new(state.bits()),
             identity,
+            is_watched: AtomicBool::new(false),
             usage,
         }
+    }
+
+    /// Whether nobody has asked this before.
+    pub(super) fn begins_to_be_watched(&self) -> bool {
+        !self.is_watched.load(Ordering::Relaxed) && !self.is_watched.swap(true, Ordering::Relaxed)
     }
 
     /// Held by whoever changes the file's size, where that is counted.
