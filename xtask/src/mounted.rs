@@ -19,6 +19,8 @@ use crate::{distro, host, progress::stage};
 pub(crate) enum Server {
     /// `share_mount`, and its options.
     Ours(PathBuf, &'static [&'static str]),
+    /// `share_mount`, which keeps what is changed apart, in a directory of its own.
+    Overlay(PathBuf),
     /// The program, and where its library is.
     Peer(PathBuf, PathBuf),
 }
@@ -51,6 +53,11 @@ impl Server {
         Self::Ours(programs.join("share_mount"), options)
     }
 
+    /// Ours with an overlay.
+    pub(crate) fn overlay(programs: &Path) -> Self {
+        Self::Overlay(programs.join("share_mount"))
+    }
+
     /// The peer, compiled from the distribution's example.
     pub(crate) fn peer() -> Result<Self> {
         let root = host::target().join("peers/fuse");
@@ -79,6 +86,7 @@ impl Server {
     pub(crate) fn mount(&self, source: &Path, place: &Path) -> Result<Mounted> {
         let name = match self {
             Self::Ours(..) => "ours",
+            Self::Overlay(_) => "overlay",
             Self::Peer(..) => "peer",
         };
         let at = place.join(name);
@@ -88,6 +96,15 @@ impl Server {
         match self {
             Self::Ours(program, options) => {
                 command.arg(program).args(*options);
+                command.arg(source).arg(&at);
+            }
+            Self::Overlay(program) => {
+                let changes = place.join("changes");
+                if changes.exists() {
+                    fs::remove_dir_all(&changes)?;
+                }
+                fs::create_dir(&changes)?;
+                command.arg(program).arg("--changes").arg(changes);
                 command.arg(source).arg(&at);
             }
             Self::Peer(program, library) => {

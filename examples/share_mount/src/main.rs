@@ -1,7 +1,7 @@
 //! Mounts a directory through the share's server, so that this host's own programs see it as a guest would.
 //!
 //! ```text
-//! share_mount [--read-only] [--no-usual-rules] DIRECTORY MOUNTPOINT    until `umount MOUNTPOINT`
+//! share_mount [--read-only | --changes DIR] [--no-usual-rules] DIRECTORY MOUNTPOINT    until `umount MOUNTPOINT`
 //! ```
 
 use std::path::PathBuf;
@@ -15,6 +15,9 @@ struct Arguments {
     /// Refuse every change
     #[arg(long)]
     read_only: bool,
+    /// Keep what is changed in this directory, and DIRECTORY as it is
+    #[arg(long, value_name = "DIR", conflicts_with = "read_only")]
+    changes: Option<PathBuf>,
     /// Hide and protect no names
     #[arg(long)]
     no_usual_rules: bool,
@@ -53,8 +56,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     use fsshare::{CachePolicy, Config, Rules, Server, mount::Mount};
 
     let (directory, mountpoint) = (&arguments.directory, &arguments.mountpoint);
-    let root = std::fs::File::open(directory)
-        .with_context(|| format!("cannot open {}", directory.display()))?;
+    let open = |path: &PathBuf| {
+        let opened = std::fs::File::open(path);
+        opened.with_context(|| format!("cannot open {}", path.display()))
+    };
+    let root = open(directory)?;
+    let changes = arguments.changes.as_ref().map(open).transpose()?;
     let rules = if arguments.no_usual_rules {
         Rules::none()
     } else {
@@ -67,6 +74,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let server = Server::new(Config {
         read_only: arguments.read_only,
+        overlay: changes.map(Into::into),
         rules,
         cache,
         ..Config::new(root.into())

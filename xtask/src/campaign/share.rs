@@ -45,6 +45,12 @@ const LEFT_OUT: &[&str] = &[
 
 /// Git's part of the agent's side and of the host's, in turn.
 const GIT_ROUND: &str = "echo \"$1\" >> file$(($1 % 7)) && git add -A && git status --porcelain >/dev/null && git commit -qm \"$1\"";
+/// What people do with a repository.
+const OVERLAID: &str = "git checkout -q -b work && echo more >> README.md && git rm -q LICENSE-MIT && git commit -qam work && \
+    git checkout -q -b other HEAD~20 && git merge -q -X ours --no-edit work && echo stash >> README.md && git stash -q && git stash pop -q && \
+    git checkout -q . && git status --porcelain";
+/// What there is in a repository's tree, and which commit it is at.
+const OVERLAID_STATE: &str = "find . -path ./.git -prune -o -type f -print0 | sort -z | xargs -0 sha256sum; git rev-parse HEAD; git status --porcelain";
 /// Git's look at everything, every hundredth round.
 const GIT_CHECK: &str = "git fsck --full --strict >/dev/null && git gc -q && git fsck --full --strict >/dev/null && git diff --quiet HEAD";
 
@@ -65,12 +71,22 @@ pub(super) fn run(checks: &mut Checks, lengths: Lengths) -> Result<()> {
         tools,
         place,
         server: server(&[]),
+        overlay: Server::overlay(&programs),
         free: server(&["--no-usual-rules"]),
     };
-    checks.run("pjdfstest", || site.pjdfstest());
-    checks.run("fsx, two processes", || site.fsx(lengths.operations));
+    checks.run("pjdfstest", || site.pjdfstest(&site.server, "pjdfstest"));
+    checks.run("pjdfstest in an overlay", || {
+        site.pjdfstest(&site.overlay, "pjdfstest-overlay")
+    });
+    checks.run("fsx, two processes", || {
+        site.fsx(&site.server, "fsx", lengths.operations)
+    });
+    checks.run("fsx in an overlay", || {
+        site.fsx(&site.overlay, "fsx-overlay", lengths.operations)
+    });
     checks.run("git from both sides", || site.git(lengths.rounds));
     checks.run("this repository on the share", || site.checkout());
+    checks.run("this repository in an overlay", || site.overlaid());
     checks.run("exchanges of a directory and a link", || {
         races(lengths.exchanges)
     });
@@ -83,6 +99,7 @@ struct Site {
     tools: PathBuf,
     place: TempDir,
     server: Server,
+    overlay: Server,
     /// One without rules: they keep a checkout from making what this repository has, `.cargo/config.toml`.
     free: Server,
 }
@@ -116,7 +133,7 @@ impl Site {
         Ok((mounted, tree))
     }
 
-    fn pjdfstest(&self) -> Result<String> {
+    fn pjdfstest(&self, server: &Server, name: &str) -> Result<String> {
         let configuration = self.place.path().join("pjdfstest.toml");
         fs::write(&configuration, PJDFSTEST)?;
         let run = |at: &Path| -> Result<Suite> {
@@ -125,8 +142,8 @@ impl Site {
             let output = command.env("RUST_BACKTRACE", "0").output()?;
             Suite::of(&String::from_utf8_lossy(&output.stdout))
         };
-        let (mounted, _) = self.mount(&self.server, "pjdfstest")?;
-        let below = self.place.path().join("below");
+        let (mounted, _) = self.mount(server, name)?;
+        let below = self.place.path().join(format!("{name}-below"));
         fs::create_dir(&below)?;
         let (ours, host) = (run(mounted.at())?, run(&below)?);
         let left_out = ours.left_out(&host)?;
@@ -135,8 +152,8 @@ impl Site {
         ))
     }
 
-    fn fsx(&self, operations: u64) -> Result<String> {
-        let (mounted, _) = self.mount(&self.server, "fsx")?;
+    fn fsx(&self, server: &Server, name: &str, operations: u64) -> Result<String> {
+        let (mounted, _) = self.mount(server, name)?;
         let start = |seed: &str| {
             let mut command = Command::new(self.tools.join("fsx"));
             command.args(["-q", "-S", seed, "-N", &operations.to_string(), "-P"]);
@@ -185,6 +202,26 @@ impl Site {
         git(mounted.at(), &script, 0)?;
         git(&tree.join("copy"), GIT_CHECK, 0)?;
         Ok("clone, fsck, gc, fsck on the share and below it".into())
+    }
+
+    /// A repository that is the host's, worked on in an overlay.
+    fn overlaid(&self) -> Result<String> {
+        let (mounted, tree) = self.mount(&self.overlay, "overlaid")?;
+        let source = host::workspace();
+        git(
+            &tree,
+            &format!("git clone -q file://{} .", source.display()),
+            0,
+        )?;
+        let before = git(&tree, OVERLAID_STATE, 0)?.stdout;
+        git(mounted.at(), OVERLAID, 0)?;
+        git(mounted.at(), GIT_CHECK, 0)?;
+        ensure!(
+            git(&tree, OVERLAID_STATE, 0)?.stdout == before,
+            "the repository below changed"
+        );
+        git(&tree, GIT_CHECK, 0)?;
+        Ok("branch, commits, merge, checkout of an old state, stash, fsck, gc in the overlay; the host's tree as it was".into())
     }
 }
 
