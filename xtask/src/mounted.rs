@@ -85,8 +85,7 @@ impl Server {
     /// Mounts `source` at a new directory in `place`.
     pub(crate) fn mount(&self, source: &Path, place: &Path) -> Result<Mounted> {
         let name = match self {
-            Self::Ours(..) => "ours",
-            Self::Overlay(_) => "overlay",
+            Self::Ours(..) | Self::Overlay(_) => "ours",
             Self::Peer(..) => "peer",
         };
         let at = place.join(name);

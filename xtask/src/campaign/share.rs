@@ -143,8 +143,8 @@ impl Site {
             Suite::of(&String::from_utf8_lossy(&output.stdout))
         };
         let (mounted, _) = self.mount(server, name)?;
-        let below = self.place.path().join(format!("{name}-below"));
-        fs::create_dir(&below)?;
+        let below = self.place.path().join("below");
+        fs::create_dir_all(&below)?;
         let (ours, host) = (run(mounted.at())?, run(&below)?);
         let left_out = ours.left_out(&host)?;
         Ok(format!(
