@@ -16,7 +16,7 @@ use crate::cli::{ApplyOptions, DiffOptions, OverlayOptions};
 use crate::failure::Failure;
 use crate::print::{print, say};
 
-/// Marked changes that are told of at the end of a run.
+/// Marked changes, and paths that were not compared, that are told of.
 const MOST_MARKED: usize = 16;
 /// Longest name of a directory.
 const LONGEST_NAME: usize = 255;
@@ -151,14 +151,19 @@ pub(crate) fn say_summary(changes: &WorkspaceChanges) {
                 ));
             }
             say_unread(changes.unread());
+            say_rest(changes.is_complete());
         }
         WorkspaceChanges::InPlace(changes) => {
             say_marked(&marked);
             say_unread(&changes.unread);
-            if !changes.is_complete {
-                say("coffer: so many paths were changed that not all are told");
-            }
+            say_rest(changes.is_complete);
         }
+    }
+}
+
+fn say_rest(is_complete: bool) {
+    if !is_complete {
+        say("coffer: so many paths were changed that not all are told");
     }
 }
 
@@ -176,8 +181,11 @@ fn say_marked(marked: &[&Change]) {
 }
 
 fn say_unread(unread: &[ChangesError]) {
-    for error in unread {
+    for error in unread.iter().take(MOST_MARKED) {
         say(&format!("coffer: not compared: {}", with_source(error)));
+    }
+    if let more @ 1.. = unread.len().saturating_sub(MOST_MARKED) {
+        say(&format!("coffer: and {more} more not compared"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::hash::Hasher as _;
 use std::io::{self, Read as _};
@@ -17,6 +17,9 @@ use super::origins::{Origin, Origins};
 use super::tree::{Found, Tree, join, names};
 use crate::errno::Errno;
 use crate::host::{AccessMode, Kind};
+
+/// Most changes, and paths that cannot be compared, that are told.
+const MOST: usize = 1 << 20;
 
 /// Why it cannot be said what was changed.
 #[derive(Debug, Error)]
@@ -58,6 +61,7 @@ pub struct Changes {
     origins: BTreeMap<Vec<u8>, Origin>,
     list: Vec<Change>,
     unread: Vec<ChangesError>,
+    is_complete: bool,
 }
 
 impl Changes {
@@ -74,12 +78,14 @@ impl Changes {
             directory,
             list: Vec::new(),
             unread: Vec::new(),
+            is_complete: true,
         };
         let (mut list, mut unread) = (Vec::new(), Vec::new());
         changes.present(&mut list, &mut unread);
         changes.deleted(&mut list, &mut unread);
         changes.pair_renames(&mut list, &mut unread);
         list.sort_by(|a, b| a.path.cmp(&b.path));
+        changes.is_complete = list.len() + unread.len() < MOST;
         changes.list = list;
         changes.unread = unread;
         Ok(changes)
@@ -89,6 +95,12 @@ impl Changes {
     #[must_use]
     pub fn list(&self) -> &[Change] {
         &self.list
+    }
+
+    /// Whether that is all: of more than a million the rest is not told. What is told can be applied, and then comes more.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
     }
 
     /// What could not be compared, [`ChangesError::Read`] each: a guest can take from its files the permission to read them.
@@ -124,19 +136,16 @@ impl Changes {
     fn present(&self, list: &mut Vec<Change>, unread: &mut Vec<ChangesError>) {
         let mut left = vec![PathBuf::new()];
         while let Some(directory) = left.pop() {
-            let names = self.upper.find(&directory).and_then(|found| {
-                let node = found.as_ref().map_or(&self.upper.root, |found| &found.node);
-                self.upper.names_in(node)
-            });
-            for name in kept(names, &directory, unread).unwrap_or_default() {
-                let path = join(&directory, &name);
-                let compared = self.upper.find(&path).and_then(|own| match own {
-                    Some(own) if own.attributes.kind() != Kind::Special => {
-                        let is_directory = own.attributes.kind() == Kind::Directory;
-                        Ok((self.compare(&path, &own)?, is_directory))
-                    }
-                    _ => Ok((None, false)),
-                });
+            let both = self.both(&directory);
+            let Some(both) = kept(both, &directory, unread) else {
+                continue;
+            };
+            for name in &both.names {
+                if list.len() + unread.len() >= MOST {
+                    return;
+                }
+                let path = join(&directory, name);
+                let compared = self.compare_entry(&path, name, &both);
                 let (change, is_directory) = kept(compared, &path, unread).unwrap_or_default();
                 list.extend(change);
                 if is_directory {
@@ -146,9 +155,51 @@ impl Changes {
         }
     }
 
-    fn compare(&self, path: &Path, own: &Found) -> Result<Option<Change>, Errno> {
+    fn both(&self, path: &Path) -> Result<Both, Errno> {
+        let own = self.upper.find(path)?;
+        let node = own.as_ref().map_or(&self.upper.root, |found| &found.node);
+        let names = self.upper.names_in(node)?;
         let below = self.lower.find(path)?;
-        let what = match &below {
+        Ok(Both {
+            is_root: path.as_os_str().is_empty(),
+            own,
+            below,
+            names,
+        })
+    }
+
+    /// The change of a name in a directory, and whether there is more below it.
+    fn compare_entry(
+        &self,
+        path: &Path,
+        name: &CString,
+        directory: &Both,
+    ) -> Result<(Option<Change>, bool), Errno> {
+        let above = directory
+            .own
+            .as_ref()
+            .map_or(&self.upper.root, |found| &found.node);
+        let own = self.upper.at(above, name)?;
+        if own.attributes.kind() == Kind::Special {
+            return Ok((None, false));
+        }
+        let root = directory.is_root.then_some(&self.lower.root);
+        let lower = directory.below.as_ref().map(|found| &found.node).or(root);
+        let below = match lower.map(|lower| self.lower.at(lower, name)) {
+            None | Some(Err(Errno::ENOENT | Errno::ENOTDIR)) => None,
+            Some(found) => Some(found?),
+        };
+        let is_directory = own.attributes.kind() == Kind::Directory;
+        Ok((self.compare(path, &own, below.as_ref())?, is_directory))
+    }
+
+    fn compare(
+        &self,
+        path: &Path,
+        own: &Found,
+        below: Option<&Found>,
+    ) -> Result<Option<Change>, Errno> {
+        let what = match below {
             None => What::Added,
             Some(below) => {
                 let kinds = (own.attributes.kind(), below.attributes.kind());
@@ -164,7 +215,7 @@ impl Changes {
             }
         };
         let origin = self.origins.get(path.as_os_str().as_bytes());
-        let is_conflict = match (origin, &below) {
+        let is_conflict = match (origin, below) {
             (Some(origin), Some(below)) => !origin.is_still(&below.attributes),
             (None, None) => false,
             _ => true,
@@ -172,7 +223,7 @@ impl Changes {
         Ok(Some(Change {
             path: path.into(),
             what,
-            before: below.as_ref().map(FileState::of),
+            before: below.map(FileState::of),
             after: Some(FileState::of(own)),
             is_conflict,
             caution: Caution::of(&self.upper, path, own)?,
@@ -270,6 +321,15 @@ impl Changes {
     pub(super) fn origin(&self, path: &Path) -> Option<&Origin> {
         self.origins.get(path.as_os_str().as_bytes())
     }
+}
+
+/// A directory of the upper tree, and that of the host's tree by its path, if there is one. Nothing stands for the roots.
+struct Both {
+    is_root: bool,
+    own: Option<Found>,
+    below: Option<Found>,
+    /// Those in the upper tree.
+    names: Vec<CString>,
 }
 
 /// What there is of a result; an error is put to the others.

@@ -13,6 +13,10 @@ use crate::host::{AccessMode, Attributes, Kind, Next, os};
 
 /// Room for a part of a listing, bytes.
 const LISTING: usize = 32 << 10;
+/// Longest path that is followed (`PATH_MAX`): no program of the host would get further, and a guest can make it as long as it likes.
+const LONGEST_PATH: usize = 4095;
+/// Deepest path that is followed, likewise.
+const DEEPEST: usize = 256;
 /// Bytes that are compared at once.
 const CHUNK: usize = 64 << 10;
 
@@ -39,6 +43,9 @@ impl Tree {
 
     /// What is at `path`, if there is something.
     pub(super) fn find(&self, path: &Path) -> Result<Option<Found>, Errno> {
+        if path.as_os_str().len() > LONGEST_PATH || path.components().count() > DEEPEST {
+            return Err(Errno::ENAMETOOLONG);
+        }
         let mut found = None;
         for name in names(path)? {
             let parent = found

@@ -94,6 +94,8 @@ impl Server {
         if config.overlay.is_some() {
             // A lock on a file would stay with the host's when the guest's is copied up.
             config.locks = LockPolicy::Guest;
+            // A directory that is in both trees takes two descriptors.
+            config.limits.shares = config.limits.shares.max(1).saturating_mul(2);
         }
         let limits = checked(config.limits)?;
         let session = Session::new(&config);

@@ -173,6 +173,8 @@ impl Server {
         } else {
             self.may_make(&parent, name, false)?;
         }
+        // What is written by the new name from now on is written by the old one, too.
+        self.note_node(&inode);
         let (inode, parent) = (self.own(inode, false)?, self.own(parent, false)?);
         self.host.link(&inode.node, &parent.node, name)?;
         self.note_new(&parent, name);

@@ -15,6 +15,8 @@ use crate::text::printable;
 
 /// What errors call it.
 const WHAT: &str = "directory for changes";
+/// What it consists of.
+const PARTS: [&str; 3] = ["upper", "work", "origins"];
 
 /// A workspace, and the directory that takes the changes of a guest to it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,6 +35,7 @@ impl Overlay {
     pub fn read(&self) -> Result<Changes> {
         let workspace = open("workspace", &self.workspace)?;
         let changes = open(WHAT, &self.changes)?;
+        check(&self.changes)?;
         Changes::of(workspace, changes).map_err(|error| unread(WHAT, &self.changes, &error))
     }
 
@@ -43,15 +46,8 @@ impl Overlay {
     pub fn discard(&self) -> Result<()> {
         let directory = open(WHAT, &self.changes)?;
         lock(&directory, &self.changes)?;
-        let removed = fs::remove_dir_all(&self.changes).or_else(|error| {
-            if error.kind() != io::ErrorKind::PermissionDenied {
-                return Err(error);
-            }
-            // The guest may have taken the permission from its directories.
-            make_removable(&self.changes)?;
-            fs::remove_dir_all(&self.changes)
-        });
-        removed.map_err(|error| path_error(WHAT, &self.changes, &error))
+        check(&self.changes)?;
+        remove(&self.changes).map_err(|error| path_error(WHAT, &self.changes, &error))
     }
 }
 
@@ -64,7 +60,27 @@ pub(crate) fn open_to_change(path: &Path) -> Result<OwnedFd> {
     made.map_err(|error| path_error(WHAT, path, &error))?;
     let directory = open(WHAT, path)?;
     lock(&directory, path)?;
+    check(path)?;
     Ok(directory)
+}
+
+/// Refuses a directory that holds anything else than changes: it is not one for them.
+fn check(path: &Path) -> Result<()> {
+    let entries = fs::read_dir(path).map_err(|error| path_error(WHAT, path, &error))?;
+    for entry in entries {
+        let name = entry
+            .map_err(|error| path_error(WHAT, path, &error))?
+            .file_name();
+        if !PARTS.iter().any(|part| name == *part) {
+            return Err(Error::Path {
+                what: WHAT,
+                path: path.into(),
+                problem: "it holds other files; give one that is empty, not there, or an overlay's"
+                    .into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn open(what: &'static str, path: &Path) -> Result<OwnedFd> {
@@ -80,19 +96,30 @@ fn lock(directory: &OwnedFd, path: &Path) -> Result<()> {
     }
 }
 
-fn make_removable(top: &Path) -> io::Result<()> {
+/// Removes a directory with all that is in it. However deep a guest has made it, and whatever permissions it has taken away: each directory is moved to
+/// the top before it is looked into.
+fn remove(top: &Path) -> io::Result<()> {
     let mut left = vec![top.to_owned()];
+    let mut emptied = Vec::new();
+    let mut moved = 0_u64;
     while let Some(directory) = left.pop() {
-        fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
         for entry in fs::read_dir(&directory)? {
             let entry = entry?;
-            // Not of what a link leads to.
-            if entry.file_type()?.is_dir() {
-                left.push(entry.path());
+            // A link is none, wherever it leads.
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(entry.path())?;
+                continue;
             }
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o700))?;
+            let place = top.join(format!("removed{moved}"));
+            moved += 1;
+            fs::rename(entry.path(), &place)?;
+            left.push(place);
         }
+        emptied.push(directory);
     }
-    Ok(())
+    // The top came first.
+    emptied.iter().rev().try_for_each(fs::remove_dir)
 }
 
 fn path_error(what: &'static str, path: &Path, error: &io::Error) -> Error {
@@ -158,5 +185,45 @@ mod tests {
         fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
         overlay.discard().unwrap();
         assert!(!overlay.changes.exists() && overlay.workspace.exists());
+    }
+
+    #[test]
+    fn however_deep_it_is_it_is_thrown_away() {
+        let (_folder, overlay) = overlay();
+        let upper = overlay.changes.join("upper");
+        fs::create_dir_all(&upper).unwrap();
+        // Deeper than a path can be: made from within.
+        let long = "x".repeat(250);
+        let script = format!("for i in $(seq 40); do mkdir {long} && cd -P {long} || exit 1; done");
+        let done = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(&upper)
+            .status();
+        assert!(done.unwrap().success());
+        let told = overlay.read().unwrap();
+        assert_eq!((told.list().len(), told.unread().len()), (17, 1));
+        overlay.discard().unwrap();
+        assert!(!overlay.changes.exists());
+    }
+
+    #[test]
+    fn a_directory_of_other_things_is_none_for_changes() {
+        let (folder, overlay) = overlay();
+        let overlay = Overlay {
+            changes: folder.path().join("precious"),
+            ..overlay
+        };
+        fs::create_dir(&overlay.changes).unwrap();
+        fs::write(overlay.changes.join("work"), "").unwrap();
+        fs::write(overlay.changes.join("file"), "").unwrap();
+        for result in [
+            overlay.read().map(drop),
+            overlay.discard(),
+            open_to_change(&overlay.changes).map(drop),
+        ] {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains("it holds other files"), "{message}");
+        }
+        assert!(overlay.changes.join("file").exists());
     }
 }
