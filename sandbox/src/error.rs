@@ -26,9 +26,9 @@ pub enum Error {
         /// What is wrong with it and what to do.
         problem: String,
     },
-    /// Another sandbox has the workspace. Nothing was started.
+    /// Another sandbox has the workspace, or the directory for its changes. Nothing was started.
     #[error(
-        "workspace {path}: another sandbox is using it: stop that one, or share it read-only with both"
+        "{path}: another sandbox is using it: stop that one; several can share a workspace read-only, or as an overlay each"
     )]
     Busy {
         /// The directory, as the caller named it.
