@@ -6,7 +6,7 @@ use super::Server;
 use super::inodes::Inode;
 use crate::abi::{SetAttrFlags, wire};
 use crate::errno::Errno;
-use crate::host::{AccessMode, Attributes, Layer, NewTime, Time, Watch};
+use crate::host::{AccessMode, Attributes, Kind, Layer, NewTime, Time, Watch};
 
 /// Nanoseconds of a second.
 const SECOND: u32 = 1_000_000_000;
@@ -54,11 +54,10 @@ impl Server {
         if valid.contains(SetAttrFlags::SIZE) {
             inode.may_change()?;
         }
-        let is_emptied = valid.contains(SetAttrFlags::SIZE) && changes.size == 0;
         if valid.intersects(SetAttrFlags::SIZE | SetAttrFlags::MODE) {
             self.note_node(&inode);
         }
-        let inode = self.own(inode, is_emptied)?;
+        let inode = self.own(inode, false)?;
         if valid.contains(SetAttrFlags::SIZE) {
             self.truncate(&inode, valid, changes)?;
         }
@@ -199,8 +198,9 @@ impl Server {
 /// The inode number that the guest is told. Two trees may be of two file systems, each with its own numbers.
 fn number(attributes: &Attributes) -> u64 {
     match attributes.layer {
-        Layer::Only | Layer::Lower => attributes.identity.inode,
-        Layer::Upper => attributes.identity.inode ^ UPPER,
+        // A directory keeps its number when it is copied up, or whoever walks through it would lose his way.
+        Layer::Upper if attributes.kind() != Kind::Directory => attributes.identity.inode ^ UPPER,
+        _ => attributes.identity.inode,
     }
 }
 

@@ -51,7 +51,8 @@ impl Server {
         let inode = if flags.changes() {
             inode.may_change()?;
             self.note_node(&inode);
-            self.own(inode, truncates)?
+            // With its content, also if that is to go: the open may yet be refused.
+            self.own(inode, false)?
         } else {
             inode
         };

@@ -146,7 +146,8 @@ impl Host {
                 Node::Merged { upper, lower }
             }
             // The host's user took it away.
-            _ => Node::Upper(upper),
+            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => Node::Upper(upper),
+            Err(errno) => return Err(errno),
         })
     }
 
@@ -171,7 +172,8 @@ impl Host {
         }
         Ok(match below() {
             Ok(lower) if lower.kind() == Kind::Directory => upper.merged(&lower),
-            _ => upper.in_layer(Layer::Upper),
+            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => upper.in_layer(Layer::Upper),
+            Err(errno) => return Err(errno),
         })
     }
 
