@@ -85,6 +85,7 @@ pub(crate) fn diff(options: &DiffOptions) -> Result<ExitCode, Failure> {
         }
     }
     say_unread(changes.unread());
+    say_rest(changes.is_complete());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -121,6 +122,7 @@ pub(crate) fn apply(options: &ApplyOptions) -> Result<ExitCode, Failure> {
             .for_each(|change| say(&format!("coffer:   {}", line(change))));
     }
     say_unread(changes.unread());
+    say_rest(changes.is_complete());
     Ok(if failed.is_empty() {
         ExitCode::SUCCESS
     } else {

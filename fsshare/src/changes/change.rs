@@ -141,14 +141,15 @@ fn runs_on_host(path: &Path, is_directory: bool) -> bool {
     false
 }
 
-/// Whether a link at `path` leads above the root, taken by its text.
+/// Whether a link at `path` may lead above the root, taken by its text: what comes before a `..` may be a link itself.
 fn leaves(path: &Path, target: &Path) -> bool {
     let mut depth = path.components().count().saturating_sub(1);
+    let mut goes_down = false;
     for part in target.components() {
         match part {
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => goes_down = true,
             Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir if depth > 0 && !goes_down => depth -= 1,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => return true,
         }
     }
@@ -166,7 +167,7 @@ mod tests {
             ("link", "../file", true),
             ("a/link", "../file", false),
             ("a/link", "../../file", true),
-            ("a/b/link", "../c/../../file", false),
+            ("a/b/link", "../c/../../file", true),
             ("a/b/link", "x/../../../../y", true),
             ("link", "/etc/passwd", true),
             ("link", "./.", false),
