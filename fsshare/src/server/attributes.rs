@@ -57,7 +57,7 @@ impl Server {
         if valid.intersects(SetAttrFlags::SIZE | SetAttrFlags::MODE) {
             self.note_node(&inode);
         }
-        let inode = self.own(inode, false)?;
+        let inode = self.own(inode)?;
         if valid.contains(SetAttrFlags::SIZE) {
             self.truncate(&inode, valid, changes)?;
         }

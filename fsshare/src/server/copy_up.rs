@@ -32,9 +32,9 @@ impl Server {
         }
     }
 
-    /// The node, to be changed: itself, or what it is after it was copied up, together with the directories that lead to it. A file whose content
-    /// is about to be thrown away comes without.
-    pub(super) fn own(&self, inode: Arc<Inode>, loses_content: bool) -> Result<Arc<Inode>, Errno> {
+    /// The node, to be changed: itself, or what it is after it was copied up, together with the directories that lead to it. A file comes with its
+    /// content, also if that is about to go: what follows may yet be refused.
+    pub(super) fn own(&self, inode: Arc<Inode>) -> Result<Arc<Inode>, Errno> {
         if inode.node.is_own() {
             return Ok(inode);
         }
@@ -51,8 +51,7 @@ impl Server {
         }
         while let Some((lower, name)) = below.pop() {
             let name = Name::new(&name).map_err(|_| Errno::ESTALE)?;
-            let loses_content = loses_content && below.is_empty();
-            let node = self.copy_up(&above, name, lower.identity(), loses_content)?;
+            let node = self.copy_up(&above, name, lower.identity())?;
             above = self.become_own(lower.id, node)?;
         }
         Ok(above)
@@ -68,7 +67,7 @@ impl Server {
             return Ok(parent);
         }
         let victim = self.host.attributes_at(&parent.node, name)?;
-        let parent = self.own(parent, false)?;
+        let parent = self.own(parent)?;
         self.record(&parent, name, &victim)?;
         Ok(parent)
     }
@@ -84,8 +83,8 @@ impl Server {
             return Ok((from.0, to.0));
         }
         self.host.attributes_at(&from.0.node, from.1)?;
-        let source = self.own(from.0, false)?;
-        let target = self.own(to.0, false)?;
+        let source = self.own(from.0)?;
+        let target = self.own(to.0)?;
         self.own_child(&source, from.1)?;
         if mode.contains(RenameMode::EXCHANGE) {
             self.own_child(&target, to.1)?;
@@ -102,7 +101,7 @@ impl Server {
             return Ok(());
         }
         let identity = attributes.identity;
-        let node = self.copy_up(parent, name, identity, false)?;
+        let node = self.copy_up(parent, name, identity)?;
         let is_here = |id: &u64| {
             let place = self.inodes.place(*id);
             place.is_ok_and(|(at, known)| at == parent.id && *known == *name.as_c_str())
@@ -114,29 +113,17 @@ impl Server {
         }
     }
 
-    fn copy_up(
-        &self,
-        parent: &Inode,
-        name: Name<'_>,
-        expected: Identity,
-        loses_content: bool,
-    ) -> Result<Node, Errno> {
+    fn copy_up(&self, parent: &Inode, name: Name<'_>, expected: Identity) -> Result<Node, Errno> {
         let attributes = self.host.attributes_at(&parent.node, name)?;
-        let charge = self.charge_copy(&attributes, loses_content)?;
+        let charge = self.charge_copy(&attributes)?;
         self.record(parent, name, &attributes)?;
-        let node = self
-            .host
-            .copy_up(&parent.node, name, expected, loses_content)?;
+        let node = self.host.copy_up(&parent.node, name, expected)?;
         charge.keep();
         Ok(node)
     }
 
-    fn charge_copy(
-        &self,
-        attributes: &Attributes,
-        loses_content: bool,
-    ) -> Result<Charge<'_>, Errno> {
-        let has_content = attributes.kind() == Kind::Regular && !loses_content;
+    fn charge_copy(&self, attributes: &Attributes) -> Result<Charge<'_>, Errno> {
+        let has_content = attributes.kind() == Kind::Regular;
         let bytes = if has_content { attributes.size } else { 0 };
         match &self.usage {
             Some(usage) => usage.charge(Added { bytes, inodes: 1 }),

@@ -51,8 +51,7 @@ impl Server {
         let inode = if flags.changes() {
             inode.may_change()?;
             self.note_node(&inode);
-            // With its content, also if that is to go: the open may yet be refused.
-            self.own(inode, false)?
+            self.own(inode)?
         } else {
             inode
         };
@@ -113,7 +112,7 @@ impl Server {
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
         let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, false)?;
-        let parent = self.own(parent, false)?;
+        let parent = self.own(parent)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
         let at = (state, Some((&*parent, name)));
         match self.make_file(&parent, name, flags, mode) {
@@ -154,7 +153,7 @@ impl Server {
         flags: OpenFlags,
         mode: u32,
     ) -> Result<(wire::EntryOut, wire::OpenOut), Errno> {
-        let parent = self.own(self.node(parent)?, false)?;
+        let parent = self.own(self.node(parent)?)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
         let charge = self.charge_inode()?;
         let exclusive = flags.contains(OpenFlags::EXCL);

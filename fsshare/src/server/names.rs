@@ -102,7 +102,7 @@ impl Server {
         }
         let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, false)?;
-        let parent = self.own(parent, false)?;
+        let parent = self.own(parent)?;
         let place = self.inodes.reserve()?;
         let charge = self.charge_inode()?;
         let (_, node) = self
@@ -122,7 +122,7 @@ impl Server {
     ) -> Result<wire::EntryOut, Errno> {
         let parent = self.node(parent)?;
         let state = self.may_make(&parent, name, true)?;
-        let parent = self.own(parent, false)?;
+        let parent = self.own(parent)?;
         let place = self.inodes.reserve()?;
         let charge = self.charge_inode()?;
         let node = self.host.make_directory(&parent.node, name, mode)?;
@@ -140,7 +140,7 @@ impl Server {
     ) -> Result<wire::EntryOut, Errno> {
         let parent = self.node(parent)?;
         let state = self.may_link(&parent, name)?;
-        let parent = self.own(parent, false)?;
+        let parent = self.own(parent)?;
         let place = self.inodes.reserve()?;
         let charge = self.charge_inode()?;
         let node = self.host.make_symlink(&parent.node, name, target)?;
@@ -175,7 +175,7 @@ impl Server {
         }
         // What is written by the new name from now on is written by the old one, too.
         self.note_node(&inode);
-        let (inode, parent) = (self.own(inode, false)?, self.own(parent, false)?);
+        let (inode, parent) = (self.own(inode)?, self.own(parent)?);
         self.host.link(&inode.node, &parent.node, name)?;
         self.note_new(&parent, name);
         let attributes = inode.node.attributes()?;

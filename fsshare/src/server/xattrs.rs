@@ -50,7 +50,7 @@ impl Server {
         if value.len() > LONGEST_XATTR {
             return Err(Errno::E2BIG);
         }
-        let inode = self.own(inode, false)?;
+        let inode = self.own(inode)?;
         self.host.set_xattr(&inode.node, name, value, mode)
     }
 
@@ -76,7 +76,7 @@ impl Server {
     pub(super) fn remove_xattr(&self, node: u64, name: XattrName<'_>) -> Result<(), Errno> {
         let inode = self.node(node)?.changeable()?;
         changeable(name)?;
-        let inode = self.own(inode, false)?;
+        let inode = self.own(inode)?;
         self.host.remove_xattr(&inode.node, name)
     }
 }

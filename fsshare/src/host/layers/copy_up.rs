@@ -18,8 +18,8 @@ const USER: &[u8] = b"user.";
 const LISTING: usize = 1 << 10;
 
 impl Host {
-    /// Copies what is `name` in `parent` to the upper tree, where `parent` is already; a directory without what is in it, a file without
-    /// its content if it `loses` that anyway. Gives the node as it is then.
+    /// Copies what is `name` in `parent` to the upper tree, where `parent` is already; a directory without what is in it. Gives the
+    /// node as it is then.
     ///
     /// `ESTALE` if it is not the `expected` node, `EPERM` for a FIFO, socket or device.
     pub(crate) fn copy_up(
@@ -27,7 +27,6 @@ impl Host {
         parent: &Node,
         name: Name<'_>,
         expected: Identity,
-        loses_content: bool,
     ) -> Result<Node, Errno> {
         let above = parent.own()?;
         let (Node::Lower(lower), Some(overlay)) = (self.lookup(parent, name)?, &self.overlay)
@@ -46,7 +45,7 @@ impl Host {
             lower,
         };
         let upper = match copy.attributes.kind() {
-            Kind::Regular => copy.file(&draft, loses_content)?,
+            Kind::Regular => copy.file(&draft)?,
             Kind::Directory => copy.directory(&draft)?,
             Kind::Symlink => copy.symlink(&draft)?,
             Kind::Special => return Err(Errno::EPERM),
@@ -113,14 +112,12 @@ impl Copy<'_> {
         self.attributes.mode & SETTABLE_MODE
     }
 
-    fn file(&self, draft: &Draft<'_>, loses_content: bool) -> Result<os::Node, Errno> {
+    fn file(&self, draft: &Draft<'_>) -> Result<os::Node, Errno> {
         let (source, _) = self.overlay.lower.open(&self.lower, AccessMode::READ)?;
         let (file, upper) =
             self.host
                 .create(draft.work(), draft.name()?, self.mode(), AccessMode::WRITE)?;
-        if !loses_content {
-            file.copy_from(&source, self.attributes.size)?;
-        }
+        file.copy_from(&source, self.attributes.size)?;
         Ok(upper)
     }
 
