@@ -29,6 +29,12 @@ pub(super) struct End<'a> {
     pub(super) name: Name<'a>,
 }
 
+impl<'a> End<'a> {
+    pub(super) fn new(parent: &'a Inode, name: Name<'a>) -> Self {
+        Self { parent, name }
+    }
+}
+
 impl Server {
     /// Waits for the request's turn.
     pub(super) fn turn(&self, request: &Request<'_>) -> Turn<'_> {

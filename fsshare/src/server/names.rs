@@ -245,9 +245,13 @@ impl Server {
         mode: RenameMode,
     ) -> Result<(), Errno> {
         let (source, target) = (self.node(from.0)?, self.node(to.0)?);
+        if self.host.is_overlay() {
+            // Nothing is copied, nor told by what a copy takes, that the rules keep where it is.
+            self.may_rename(End::new(&source, from.1), End::new(&target, to.1), mode)?;
+        }
         let (source, target) = self.own_for_rename((source, from.1), (target, to.1), mode)?;
-        let end = |parent, name| End { parent, name };
-        let checked = self.may_rename(end(&source, from.1), end(&target, to.1), mode)?;
+        let ends = (End::new(&source, from.1), End::new(&target, to.1));
+        let checked = self.may_rename(ends.0, ends.1, mode)?;
         self.note_name(&source, from.1);
         self.note_name(&target, to.1);
         // What is moved is found by its new name from now on, also if it could not be held.

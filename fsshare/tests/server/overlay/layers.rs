@@ -171,6 +171,41 @@ fn rules_hold_in_an_overlay() {
 }
 
 #[test]
+fn what_the_rules_keep_is_not_copied_either() {
+    let share = Share::overlay(|config| {
+        config.rules = Rules::usual();
+        config.quota.bytes = Some(10);
+    });
+    fill(&share.root);
+    fs::create_dir_all(share.root.join(".git/hooks")).unwrap();
+    fs::write(share.root.join(".git/hooks/pre-commit"), "hook").unwrap();
+    fs::write(
+        share.root.join(".env"),
+        "secret that is longer than the quota",
+    )
+    .unwrap();
+    assert_eq!(share.mv(".env", "x", 0), Err(libc::ENOENT));
+    assert_eq!(share.mv(".env", "x", 2), Err(libc::ENOENT));
+    assert_eq!(share.mv("a", ".env", 0), Err(EPERM));
+    assert_eq!(share.mv(".git/hooks/pre-commit", "x", 0), Err(EPERM));
+    assert_eq!(
+        fs::read_dir(share.changes.join("upper")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn what_is_refused_again_and_again_is_written_down_once() {
+    let share = overlay();
+    for _ in 0..100 {
+        assert_eq!(share.remove_dir("full"), Err(libc::ENOTEMPTY));
+        assert_eq!(share.remove("d"), Err(libc::EISDIR));
+    }
+    let length = fs::metadata(share.changes.join("origins")).unwrap().len();
+    assert!(length < 200, "{length} bytes");
+}
+
+#[test]
 fn what_is_copied_up_counts() {
     let quota = |bytes, inodes| Quota {
         bytes: Some(bytes),
