@@ -18,6 +18,10 @@ impl Journal {
     pub(crate) fn note(&self, _path: &[u8], _present: Option<&Attributes>) {
         match *self {}
     }
+
+    pub(crate) fn note_moved(&self, _from: &[u8], _to: &[u8], _is_exchange: bool) {
+        match *self {}
+    }
 }
 
 /// There are none.

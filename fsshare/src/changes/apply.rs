@@ -8,16 +8,15 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::change::{Change, What};
+use super::change::{Caution, Change, What};
 use super::origins::Origins;
 use super::overlay::{Changes, ChangesError};
-use super::tree::{Found, Tree, checked, names};
-use crate::abi::{Name, RenameMode, Target};
+use super::place::{Place, Stop, draft_name};
+use super::report::Seen;
+use super::tree::{Found, names};
+use crate::abi::Target;
 use crate::errno::Errno;
-use crate::host::{AccessMode, Kind, SETTABLE_MODE, copy_xattrs, os};
-
-/// What a file is called until it is complete, beside its place. One that is found was left by someone who was ended.
-const DRAFT: &std::ffi::CStr = c".cofferdam-apply";
+use crate::host::{AccessMode, Attributes, Kind, SETTABLE_MODE, copy_xattrs, os};
 
 /// Why a change did not get onto the host.
 #[derive(Debug, Error)]
@@ -26,6 +25,9 @@ pub enum ApplyError {
     /// The host's has changed meanwhile.
     #[error("`{}` was changed on the host, too: look at both, then apply with the guest's taking the place of the host's, or leave it", .0.display())]
     Conflict(PathBuf),
+    /// The guest has changed its own since it was compared.
+    #[error("the guest has changed `{}` since the changes were compared: compare anew, look at it, then apply it", .0.display())]
+    GuestChanged(PathBuf),
     /// The host does not do it.
     #[error("the host does not change `{}`", .path.display())]
     Host {
@@ -54,22 +56,28 @@ impl Changes {
     /// What was done is no change any more when it is compared anew.
     ///
     /// # Errors
-    /// [`ChangesError::Open`]: nothing was done.
+    /// [`ChangesError::Open`], or [`ChangesError::Busy`] while another one applies them: nothing was done.
     pub fn apply(
         &self,
         chosen: impl Fn(&Change) -> bool,
         on_conflict: OnConflict,
     ) -> Result<Vec<(Change, ApplyError)>, ChangesError> {
+        let origins = Origins::open(&self.directory).map_err(ChangesError::Open)?;
+        if !origins.lock().map_err(ChangesError::Open)? {
+            return Err(ChangesError::Busy);
+        }
         let application = Application {
             changes: self,
-            origins: Origins::open(&self.directory).map_err(ChangesError::Open)?,
+            origins,
+            draft: draft_name(&self.directory).map_err(ChangesError::Open)?,
             on_conflict,
         };
-        let mut list: Vec<&Change> = self.list().iter().filter(|one| chosen(one)).collect();
-        list.sort_by_key(|change| stage(change));
+        let all = self.list().iter().zip(&self.seen);
+        let mut wanted: Vec<_> = all.filter(|(change, _)| chosen(change)).collect();
+        wanted.sort_by_key(|(change, _)| stage(change));
         let mut failed = Vec::new();
-        for change in list {
-            if let Err(error) = application.one(change) {
+        for (change, seen) in wanted {
+            if let Err(error) = application.one(change, seen.as_ref()) {
                 failed.push((change.clone(), error));
             }
         }
@@ -92,139 +100,104 @@ fn stage(change: &Change) -> (u8, Option<Reverse<&Path>>) {
 struct Application<'a> {
     changes: &'a Changes,
     origins: Origins,
+    /// What something is called until it is complete, beside its place.
+    draft: CString,
     on_conflict: OnConflict,
 }
 
 impl Application<'_> {
-    fn one(&self, change: &Change) -> Result<(), ApplyError> {
+    fn one(&self, change: &Change, seen: Option<&Seen>) -> Result<(), ApplyError> {
         let path = &change.path;
-        let host = |errno: Errno| ApplyError::Host {
-            path: path.clone(),
-            source: io::Error::from_raw_os_error(errno.number().into()),
-        };
-        let conflict = || ApplyError::Conflict(path.clone());
         if change.is_conflict && self.on_conflict == OnConflict::Keep {
-            return Err(conflict());
+            return Err(ApplyError::Conflict(path.clone()));
         }
         let outcome = match &change.what {
             What::Deleted => self.remove(path),
-            What::Renamed { from } => self.put(path).and_then(|()| self.remove(from)),
-            What::Added | What::Modified | What::Mode => self.put(path),
+            What::Renamed { from } => self.put(change, seen).and_then(|()| self.remove(from)),
+            What::Added | What::Modified | What::Mode => self.put(change, seen),
         };
-        match outcome {
-            Err(Errno::ESTALE) => Err(conflict()),
-            outcome => outcome.map_err(host),
-        }
+        outcome.map_err(|stop| match stop {
+            Stop::Conflict => ApplyError::Conflict(path.clone()),
+            Stop::GuestChanged => ApplyError::GuestChanged(path.clone()),
+            Stop::Host(errno) => ApplyError::Host {
+                path: path.clone(),
+                source: errno.into(),
+            },
+        })
     }
 
-    /// Takes away what the guest has removed. `ESTALE` if it is not what the guest removed.
-    fn remove(&self, path: &Path) -> Result<(), Errno> {
-        let Some((parent, name)) = self.place(path)? else {
-            return Ok(());
+    /// Takes away what the guest has removed.
+    fn remove(&self, path: &Path) -> Result<(), Stop> {
+        if !self.changes.hides(path)? {
+            return Err(Stop::GuestChanged);
+        }
+        if let Some(place) = self.place(path)? {
+            place.clear(|present| self.expect_unchanged(path, Some(present)))?;
+        }
+        Ok(self.origins.add(path.as_os_str().as_bytes(), None)?)
+    }
+
+    /// Puts there what the guest has.
+    fn put(&self, change: &Change, seen: Option<&Seen>) -> Result<(), Stop> {
+        let path = &change.path;
+        let own = self.changes.upper.find(path)?.ok_or(Stop::GuestChanged)?;
+        let is_as_seen = |attributes: &Attributes| seen == Some(&Seen::of(attributes));
+        let caution = Caution::of(&self.changes.upper, path, &own)?;
+        if !is_as_seen(&own.attributes) || (own.is_link() && caution != change.caution) {
+            return Err(Stop::GuestChanged);
+        }
+        let place = self.place_or_make(path)?;
+        let make = || {
+            let made = self.make_draft(&own, &place)?;
+            match is_as_seen(&own.node.attributes()?) {
+                true => Ok(made.attributes()?),
+                false => Err(Stop::GuestChanged),
+            }
         };
-        let node = parent
-            .as_ref()
-            .map_or(&self.changes.lower.root, |found| &found.node);
-        let present = match self.changes.lower.at(node, &name) {
-            Err(Errno::ENOENT) => return Ok(()),
-            present => present?,
+        let present = place.present()?;
+        self.expect_unchanged(path, present.as_ref())?;
+        let made = match present {
+            None => place.fill(make)?,
+            Some(present) if own.is_directory() && present.is_directory() => {
+                place.host().set_mode(&present.node, own.mode())?;
+                present.node.attributes()?
+            }
+            Some(_) => place.replace(make, |found| self.expect_unchanged(path, Some(found)))?,
         };
-        self.expect_unchanged(path, Some(&present))?;
-        let host = &self.changes.lower.host;
-        match present.attributes.kind() {
-            Kind::Directory => host.remove_directory(node, checked(&name)?),
-            _ => host.unlink(node, checked(&name)?),
-        }?;
-        sync(&self.changes.lower, node)
+        place.sync()?;
+        Ok(self.origins.record(path.as_os_str().as_bytes(), &made)?)
     }
 
-    /// Puts there what the guest has. `ESTALE` if what is there is not what the guest changed.
-    fn put(&self, path: &Path) -> Result<(), Errno> {
-        let Some(own) = self.changes.upper.find(path)? else {
-            return Err(Errno::ESTALE);
-        };
-        let (parent, name) = self.place_or_make(path)?;
-        let node = parent
-            .as_ref()
-            .map_or(&self.changes.lower.root, |found| &found.node);
-        let name = checked(&name)?;
-        let present = self.changes.lower.find(path)?;
-        let host = &self.changes.lower.host;
-        let mode = own.attributes.mode & SETTABLE_MODE;
-        match (own.attributes.kind(), &present) {
-            (Kind::Directory, Some(present)) if present.attributes.kind() == Kind::Directory => {
-                self.expect_unchanged(path, Some(present))?;
-                host.set_mode(&present.node, mode)?;
+    /// Makes the same as the guest's beside its place.
+    fn make_draft(&self, own: &Found, place: &Place<'_>) -> Result<os::Node, Errno> {
+        let upper = &self.changes.upper;
+        let (host, (parent, draft)) = (place.host(), place.draft()?);
+        match own.attributes.kind() {
+            Kind::Symlink => {
+                let text = CString::new(upper.link(own)?).map_err(|_| Errno::EIO)?;
+                let target = Target::new(&text).map_err(|_| Errno::EIO)?;
+                host.make_symlink(parent, draft, target)
             }
-            (Kind::Directory, _) => {
-                self.expect_unchanged(path, present.as_ref())?;
-                if present.is_some() {
-                    host.unlink(node, name)?;
-                }
-                let made = host.make_directory(node, name, mode)?;
-                host.set_mode(&made, mode)?;
+            Kind::Directory => {
+                let made = host.make_directory(parent, draft, own.mode())?;
+                host.set_mode(&made, own.mode())?;
+                Ok(made)
             }
-            _ => {
-                self.replace(path, &own, (node, name))?;
+            Kind::Regular => {
+                let (source, attributes) = upper.host.open(&own.node, AccessMode::READ)?;
+                let (file, made) = host.create(parent, draft, own.mode(), AccessMode::WRITE)?;
+                file.copy_from(&source, attributes.size)?;
+                copy_xattrs((&upper.host, &own.node), (host, &made))?;
+                host.set_mode(&made, own.mode())?;
+                file.sync(false)?;
+                Ok(made)
             }
+            Kind::Special => Err(Errno::EINVAL),
         }
-        sync(&self.changes.lower, node)?;
-        self.remember(path)
     }
 
-    /// Makes the new one beside the old and lets it take its place.
-    fn replace(
-        &self,
-        path: &Path,
-        own: &Found,
-        (parent, name): (&os::Node, Name<'_>),
-    ) -> Result<(), Errno> {
-        let host = &self.changes.lower.host;
-        let draft = Name::new(DRAFT).map_err(|_| Errno::EINVAL)?;
-        match host.unlink(parent, draft) {
-            Err(Errno::ENOENT) => {}
-            outcome => outcome?,
-        }
-        let made = self.copy(own, parent, draft);
-        // As late as can be.
-        let outcome = made.and_then(|()| {
-            let present = self.changes.lower.find(path)?;
-            self.expect_unchanged(path, present.as_ref())?;
-            let is_directory = |found: &Found| found.attributes.kind() == Kind::Directory;
-            if present.as_ref().is_some_and(is_directory) {
-                host.remove_directory(parent, name)?;
-            }
-            let mode = match present {
-                Some(_) => RenameMode::empty(),
-                None => RenameMode::NOREPLACE,
-            };
-            host.rename((parent, draft), (parent, name), mode)
-        });
-        if outcome.is_err() {
-            // It was refused; its draft may be there or not.
-            let _ = host.unlink(parent, draft);
-        }
-        outcome
-    }
-
-    fn copy(&self, own: &Found, parent: &os::Node, draft: Name<'_>) -> Result<(), Errno> {
-        let host = &self.changes.lower.host;
-        if own.attributes.kind() == Kind::Symlink {
-            let text = CString::new(self.changes.upper.link(own)?).map_err(|_| Errno::EIO)?;
-            let target = Target::new(&text).map_err(|_| Errno::EIO)?;
-            return host.make_symlink(parent, draft, target).map(drop);
-        }
-        let mode = own.attributes.mode & SETTABLE_MODE;
-        let (source, attributes) = self.changes.upper.host.open(&own.node, AccessMode::READ)?;
-        let (file, node) = host.create(parent, draft, mode, AccessMode::WRITE)?;
-        file.copy_from(&source, attributes.size)?;
-        copy_xattrs((&self.changes.upper.host, &own.node), (host, &node))?;
-        host.set_mode(&node, mode)?;
-        file.sync(false)
-    }
-
-    /// `ESTALE` if what is there is not what the guest changed, unless that does not matter.
-    fn expect_unchanged(&self, path: &Path, present: Option<&Found>) -> Result<(), Errno> {
+    /// Whether what is there is what the guest changed, unless that does not matter.
+    fn expect_unchanged(&self, path: &Path, present: Option<&Found>) -> Result<(), Stop> {
         let is_unchanged = match (self.changes.origin(path), present) {
             (Some(origin), Some(present)) => origin.is_still(&present.attributes),
             (None, None) => true,
@@ -233,64 +206,64 @@ impl Application<'_> {
         if is_unchanged || self.on_conflict == OnConflict::Overwrite {
             Ok(())
         } else {
-            Err(Errno::ESTALE)
+            Err(Stop::Conflict)
         }
     }
 
-    /// The host's directory of a path (none for the root) and the last name; nothing if there is no such directory.
-    fn place(&self, path: &Path) -> Result<Option<(Option<Found>, CString)>, Errno> {
+    /// Where on the host a path is; nothing if it has no such directory.
+    fn place(&self, path: &Path) -> Result<Option<Place<'_>>, Errno> {
         let name = names(path)?.pop().ok_or(Errno::EINVAL)?;
-        match path.parent() {
+        let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => {
-                let found = self.changes.lower.find(parent)?;
-                Ok(found.map(|found| (Some(found), name)))
+                match self.changes.lower.find(parent)? {
+                    None => return Ok(None),
+                    parent => parent,
+                }
             }
-            _ => Ok(Some((None, name))),
-        }
+            _ => None,
+        };
+        Place::new(&self.changes.lower, parent, name, &self.draft).map(Some)
     }
 
     /// The same; directories that the guest made and that were not chosen themselves come along.
-    fn place_or_make(&self, path: &Path) -> Result<(Option<Found>, CString), Errno> {
+    fn place_or_make(&self, path: &Path) -> Result<Place<'_>, Stop> {
         if let Some(place) = self.place(path)? {
             return Ok(place);
         }
         let parents: Vec<&Path> = path.ancestors().skip(1).collect();
-        for parent in parents
-            .into_iter()
-            .rev()
-            .filter(|path| !path.as_os_str().is_empty())
-        {
+        let is_below_root = |path: &&Path| !path.as_os_str().is_empty();
+        for parent in parents.into_iter().rev().filter(is_below_root) {
             if self.changes.lower.find(parent)?.is_none() {
-                self.put_directory(parent)?;
+                self.make_parent(parent)?;
             }
         }
-        self.place(path)?.ok_or(Errno::ENOENT)
+        Ok(self.place(path)?.ok_or(Errno::ENOENT)?)
     }
 
-    fn put_directory(&self, path: &Path) -> Result<(), Errno> {
-        let own = self.changes.upper.find(path)?.ok_or(Errno::ESTALE)?;
-        let (parent, name) = self.place(path)?.ok_or(Errno::ENOENT)?;
-        let node = parent
-            .as_ref()
-            .map_or(&self.changes.lower.root, |found| &found.node);
-        let mode = own.attributes.mode & SETTABLE_MODE;
-        self.changes
-            .lower
-            .host
-            .make_directory(node, checked(&name)?, mode)?;
-        self.remember(path)
-    }
-
-    /// What is there now is what the guest changes from now on.
-    fn remember(&self, path: &Path) -> Result<(), Errno> {
-        let Some(present) = self.changes.lower.find(path)? else {
-            return Ok(());
-        };
-        self.origins
-            .record(path.as_os_str().as_bytes(), &present.attributes)
+    /// Makes a directory that was not chosen. One that the host had, and whose end is the host user's wish, is none of the guest's.
+    fn make_parent(&self, path: &Path) -> Result<(), Stop> {
+        self.expect_unchanged(path, None)?;
+        let own = self.changes.upper.find(path)?.ok_or(Stop::GuestChanged)?;
+        let place = self.place(path)?.ok_or(Errno::ENOENT)?;
+        let (parent, name) = place.name()?;
+        let made = place.host().make_directory(parent, name, own.mode())?;
+        place.host().set_mode(&made, own.mode())?;
+        let made = made.attributes()?;
+        Ok(self.origins.record(path.as_os_str().as_bytes(), &made)?)
     }
 }
 
-fn sync(tree: &Tree, directory: &os::Node) -> Result<(), Errno> {
-    tree.host.open_directory(directory)?.sync(false)
+impl Found {
+    fn is_directory(&self) -> bool {
+        self.attributes.kind() == Kind::Directory
+    }
+
+    fn is_link(&self) -> bool {
+        self.attributes.kind() == Kind::Symlink
+    }
+
+    /// Its permission bits, as far as anyone may give them.
+    fn mode(&self) -> u32 {
+        self.attributes.mode & SETTABLE_MODE
+    }
 }

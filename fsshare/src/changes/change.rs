@@ -14,7 +14,7 @@ use crate::rules::{Rules, State};
 const PERMISSIONS: u32 = 0o1777;
 
 /// What is at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileKind {
     /// A regular file.
     File,

@@ -1,48 +1,22 @@
-//! What a guest changed in the host's own tree, which keeps no record of it: the server writes down what was there before each first change.
+//! What a guest changed in the host's own tree.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs::File;
-use std::hash::{BuildHasher as _, RandomState};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use super::change::{Caution, Change, FileKind, FileState, What};
-use super::origins::{Origin, Origins, records};
-use super::overlay::{ChangesError, kept};
-use super::tree::{Found, Tree};
+use super::journal::Before;
+use super::origins::Origin;
+use super::overlay::ChangesError;
+use super::report::Report;
+use super::tree::{Found, Tree, join};
 use crate::errno::Errno;
-use crate::host::Attributes;
+use crate::host::Kind;
 
-/// Most paths that are written down.
-const MOST: usize = 1 << 20;
-/// Most bytes of their paths together.
-const MOST_BYTES: usize = 64 << 20;
-/// Most bytes that are read of a journal: no longer one is written.
-const LONGEST: u64 = 256 << 20;
-/// In the place of a path, all of which are below the root: the rest was too much.
-const REST: &[u8] = b"/";
-
-/// The paths that a guest has changed, each with what was there.
-#[derive(Debug)]
-pub(crate) struct Journal {
-    origins: Origins,
-    told: Mutex<Told>,
-    hasher: RandomState,
-}
-
-/// What was written down.
-#[derive(Debug, Default)]
-struct Told {
-    /// By its hash: two paths with the same one are as unlikely as can be, and cost one its place in the report.
-    paths: HashSet<u64>,
-    bytes: usize,
-    is_full: bool,
-}
+/// Most entries of moved directories that are looked at.
+const MOST_LOOKED_AT: usize = 1 << 20;
 
 /// What a guest has changed in the host's own tree.
 #[derive(Debug)]
@@ -55,91 +29,158 @@ pub struct ChangesInPlace {
     pub is_complete: bool,
 }
 
-impl Journal {
-    /// Writes to the end of `file`.
-    ///
-    /// # Errors
-    /// None here; where there are no journals, that.
-    pub(crate) fn new(file: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            origins: Origins::of(file.into()),
-            told: Mutex::default(),
-            hasher: RandomState::new(),
-        })
-    }
-
-    /// The guest is about to change what is at the path, or to make something where there is nothing. What the journal does not take, the report
-    /// does not tell: that is no reason to keep the guest from it.
-    pub(crate) fn note(&self, path: &[u8], present: Option<&Attributes>) {
-        let hash = self.hasher.hash_one(path);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_full || !told.paths.insert(hash) {
-            return;
-        }
-        told.bytes = told.bytes.saturating_add(path.len());
-        told.is_full = told.paths.len() > MOST || told.bytes > MOST_BYTES;
-        let _ = if told.is_full {
-            self.origins.add(REST, None)
-        } else {
-            self.origins.add(path, present.map(Origin::of))
-        };
-    }
-}
-
 /// What a guest has changed in the tree at `root` since its share began, which writes its [`Config::journal`](crate::Config::journal) to the file
 /// `journal`. What the host's user did to the same files meanwhile cannot be told apart. A directory that was renamed is one
-/// change, whatever is in it.
+/// change; of what is in it only that is told besides which the guest has changed, or which is marked.
 ///
 /// # Errors
 /// [`ChangesError::Open`].
 pub fn changes_in_place(root: OwnedFd, journal: &OwnedFd) -> Result<ChangesInPlace, ChangesError> {
-    let bytes = read(journal).map_err(ChangesError::Open)?;
-    let mut before = BTreeMap::new();
-    for (path, origin) in records(&bytes) {
-        before.entry(path).or_insert(origin);
+    let before = Before::read(journal).map_err(ChangesError::Open)?;
+    let mut comparison = Comparison {
+        tree: Tree::new(root)?,
+        report: Report::default(),
+        was: HashMap::new(),
+        come: Vec::new(),
+        looked_at: 0,
+    };
+    for (path, origin) in &before.paths {
+        comparison.compare(Path::new(OsStr::from_bytes(path)), origin.as_ref());
     }
-    let is_complete = before.remove(REST).is_none();
-    let tree = Tree::new(root)?;
-    let (mut list, mut unread) = (Vec::new(), Vec::new());
-    let mut gone: BTreeMap<(u64, FileKind), PathBuf> = BTreeMap::new();
-    let mut added = Vec::new();
-    for (path, origin) in &before {
-        let path = Path::new(OsStr::from_bytes(path));
-        let compared = tree.find(path).and_then(|present| {
-            let change = compare(&tree, path, origin.as_ref(), present.as_ref())?;
-            Ok(change.map(|change| (change, present)))
-        });
-        let Some((change, present)) = kept(compared, path, &mut unread).flatten() else {
-            continue;
-        };
-        match (&change.what, origin, &present) {
-            (What::Deleted, Some(origin), _) => {
-                let kind = FileState::of_origin(origin).kind;
-                gone.insert((origin.inode, kind), path.into());
-            }
-            (What::Added, _, Some(present)) => {
-                let kind = FileState::of(present).kind;
-                added.push((list.len(), (present.attributes.identity.inode, kind)));
-            }
-            _ => {}
-        }
-        list.push(change);
-    }
-    pair_renames(&mut list, &mut gone, added);
+    let moved = comparison.moved();
+    comparison.look_into(&moved, &before.paths);
+    let renamed = moved.into_iter().filter(|one| one.is_gone);
+    let renamed = renamed.map(|one| (one.new, one.old)).collect();
+    comparison.report.merge_renames(renamed);
+    let report = comparison.report.sorted();
     Ok(ChangesInPlace {
-        list,
-        unread,
-        is_complete,
+        is_complete: !before.is_cut && !report.was_full() && comparison.looked_at <= MOST_LOOKED_AT,
+        list: report.entries.into_iter().map(|one| one.change).collect(),
+        unread: report.unread,
     })
 }
 
-fn read(journal: &OwnedFd) -> io::Result<Vec<u8>> {
-    let journal = File::from(journal.try_clone()?);
-    let length = journal.metadata()?.len().min(LONGEST);
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    // At its own place: whoever writes has the same descriptor.
-    journal.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
+/// Something by another path than it had.
+struct Moved {
+    new: PathBuf,
+    old: PathBuf,
+    /// Whether nothing is where it was.
+    is_gone: bool,
+}
+
+/// The same thing, whatever its name is.
+type Thing = (u64, FileKind);
+
+struct Comparison {
+    tree: Tree,
+    report: Report,
+    /// Where things were, and whether they are gone from there, nothing being there now.
+    was: HashMap<Thing, (PathBuf, bool)>,
+    /// Things that were not there.
+    come: Vec<(PathBuf, Thing)>,
+    looked_at: usize,
+}
+
+impl Comparison {
+    fn compare(&mut self, path: &Path, origin: Option<&Origin>) {
+        let compared = self.tree.find(path).and_then(|present| {
+            let change = compare(&self.tree, path, origin, present.as_ref())?;
+            Ok(change.map(|change| (change, present)))
+        });
+        let Some((change, present)) = self.report.kept(compared, path).flatten() else {
+            return;
+        };
+        if let Some(origin) = origin {
+            let kind = FileState::of_origin(origin).kind;
+            let was = (path.into(), present.is_none());
+            self.was.insert((origin.inode, kind), was);
+        }
+        if let Some(present) = present {
+            let (inode, kind) = thing(&present);
+            // Or another directory, which has taken its place.
+            let is_other = origin.is_none_or(|origin| origin.inode != inode);
+            if origin.is_none() || (is_other && kind == FileKind::Directory) {
+                self.come.push((path.into(), (inode, kind)));
+            }
+        }
+        self.report.tell(change, None);
+    }
+
+    /// What has come from where it is no more.
+    fn moved(&self) -> Vec<Moved> {
+        let moved = self.come.iter().filter_map(|(path, thing)| {
+            let (old, is_gone) = self.was.get(thing)?;
+            Some(Moved {
+                new: path.clone(),
+                old: old.clone(),
+                is_gone: *is_gone,
+            })
+        });
+        moved.collect()
+    }
+
+    /// Tells of what is marked in directories that were moved: by its old name it may not have been.
+    fn look_into(&mut self, moved: &[Moved], told: &BTreeMap<Vec<u8>, Option<Origin>>) {
+        let is_told = |path: &Path| told.contains_key(path.as_os_str().as_bytes());
+        let mut seen = HashSet::new();
+        for Moved { new, old, .. } in moved {
+            let mut left = vec![(new.clone(), old.clone())];
+            while let Some((directory, old)) = left.pop() {
+                let names = self.names(&directory);
+                for name in self.report.kept(names, &directory).unwrap_or_default() {
+                    self.looked_at += 1;
+                    if self.looked_at > MOST_LOOKED_AT || self.report.was_full() {
+                        return;
+                    }
+                    let (path, old) = (join(&directory, &name), join(&old, &name));
+                    if !seen.insert(path.clone()) {
+                        continue;
+                    }
+                    let found = self.tree.find(&path);
+                    let Some(found) = self.report.kept(found, &path).flatten() else {
+                        continue;
+                    };
+                    if !is_told(&path) {
+                        self.tell_if_marked(&path, &old, &found);
+                    }
+                    if found.attributes.kind() == Kind::Directory {
+                        left.push((path, old));
+                    }
+                }
+            }
+        }
+    }
+
+    fn names(&self, path: &Path) -> Result<Vec<std::ffi::CString>, Errno> {
+        match self.tree.find(path)? {
+            Some(found) if found.attributes.kind() == Kind::Directory => {
+                self.tree.names_in(&found.node)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn tell_if_marked(&mut self, path: &Path, old: &Path, found: &Found) {
+        let caution = Caution::of(&self.tree, path, found);
+        let caution = self.report.kept(caution, path).flatten();
+        if caution.is_some() {
+            let state = Some(FileState::of(found));
+            let change = Change {
+                path: path.into(),
+                what: What::Renamed { from: old.into() },
+                before: state,
+                after: state,
+                is_conflict: false,
+                caution,
+            };
+            self.report.tell(change, None);
+        }
+    }
+}
+
+fn thing(found: &Found) -> Thing {
+    let kind = FileState::of(found).kind;
+    (found.attributes.identity.inode, kind)
 }
 
 fn compare(
@@ -154,9 +195,13 @@ fn compare(
         (Some(_), None) => What::Deleted,
         (Some(origin), Some(present)) => {
             let states = (FileState::of_origin(origin), FileState::of(present));
-            let is_directory = states.1.kind == FileKind::Directory;
-            let is_same = states.0.kind == states.1.kind
-                && (is_directory || origin.is_same_content(&present.attributes));
+            let is_same = match states {
+                (old, new) if old.kind != new.kind => false,
+                (_, new) if new.kind == FileKind::Directory => {
+                    origin.inode == present.attributes.identity.inode
+                }
+                _ => origin.is_same_content(&present.attributes),
+            };
             match is_same {
                 true if states.0.mode == states.1.mode => return Ok(None),
                 true => What::Mode,
@@ -165,13 +210,12 @@ fn compare(
         }
     };
     let before = origin.map(FileState::of_origin);
-    let after = present.map(FileState::of);
     let is_directory = |state: FileState| state.kind == FileKind::Directory;
     Ok(Some(Change {
         path: path.into(),
         what,
         before,
-        after,
+        after: present.map(FileState::of),
         is_conflict: false,
         caution: match present {
             Some(present) => Caution::of(tree, path, present)?,
@@ -180,27 +224,12 @@ fn compare(
     }))
 }
 
-/// What was added and is the same file as one that is gone is that one by another name.
-fn pair_renames(
-    list: &mut Vec<Change>,
-    gone: &mut BTreeMap<(u64, FileKind), PathBuf>,
-    added: Vec<(usize, (u64, FileKind))>,
-) {
-    let mut renamed = HashSet::new();
-    for (at, key) in added {
-        if let Some(from) = gone.remove(&key)
-            && let Some(change) = list.get_mut(at)
-        {
-            renamed.insert(from.clone());
-            change.what = What::Renamed { from };
-        }
-    }
-    list.retain(|change| change.what != What::Deleted || !renamed.contains(&change.path));
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
+    use crate::changes::Journal;
 
     #[test]
     fn a_journal_that_is_full_says_so() {

@@ -9,8 +9,12 @@
 mod apply;
 mod change;
 mod direct;
+mod journal;
 mod origins;
 mod overlay;
+mod place;
+mod record;
+mod report;
 mod tree;
 
 use std::io;
@@ -21,23 +25,37 @@ use rustix::io::Errno;
 
 pub use self::apply::{ApplyError, OnConflict};
 pub use self::change::{Caution, Change, FileKind, FileState, What};
-pub(crate) use self::direct::Journal;
 pub use self::direct::{ChangesInPlace, changes_in_place};
+pub(crate) use self::journal::Journal;
 pub(crate) use self::origins::Origins;
 pub use self::overlay::{Changes, ChangesError, Content};
 use crate::host::Over;
 
+/// The tree that takes the changes.
+const UPPER: &std::ffi::CStr = c"upper";
+/// Where they are made, and what the guest never sees.
+const WORK: &std::ffi::CStr = c"work";
 /// How the directories are opened.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+/// Opens the tree that has taken the changes.
+fn open_upper(directory: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(
+        directory,
+        UPPER,
+        DIRECTORY,
+        Mode::empty(),
+    )?)
+}
+
 /// Opens what is kept in `directory`, and makes what is not there yet, for changes of the tree at `root`.
 pub(crate) fn open(directory: &OwnedFd, root: &OwnedFd) -> io::Result<(Over, Origins)> {
     let over = Over {
-        upper: subdirectory(directory, c"upper", || mode_of(root))?,
-        work: subdirectory(directory, c"work", || Ok(Mode::RWXU))?,
+        upper: subdirectory(directory, UPPER, || mode_of(root))?,
+        work: subdirectory(directory, WORK, || Ok(Mode::RWXU))?,
     };
     Ok((over, Origins::open(directory)?))
 }

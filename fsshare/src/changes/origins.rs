@@ -1,9 +1,7 @@
 //! What the host had wherever the guest changed something of it: the ground for saying later what was changed, and whether the host's user has
 //! changed the same meanwhile.
 //!
-//! A file of records, each two NULs and two texts that end with NUL: the path below the root, and the decimal numbers mode, size, inode, seconds and
-//! nanoseconds of the last change of content, with a blank behind each; or `-` and a blank where there was nothing. Records are only ever added,
-//! each by one call; of several for one path the last holds. One that was cut off, since its writer was ended, spoils none behind it.
+//! A file of records (their form: `record`) which are only ever added, each by one call; of several for one path the last holds.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -12,13 +10,12 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use super::record::{Record, framed, records};
 use crate::errno::Errno;
 use crate::host::{Attributes, Kind};
 
-/// In the place of the numbers: there was nothing.
-const NOTHING: &str = "- ";
 /// The file's name.
 const NAME: &std::ffi::CStr = c"origins";
 
@@ -47,7 +44,7 @@ pub(crate) struct Origin {
     pub(super) mode: u32,
     pub(super) size: u64,
     pub(super) inode: u64,
-    modified: (i64, u32),
+    pub(super) modified: (i64, u32),
 }
 
 impl Origin {
@@ -77,7 +74,7 @@ impl Origin {
         (self.size, self.inode, self.modified) == (now.size, now.inode, now.modified)
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let mut numbers = std::str::from_utf8(text)
             .ok()?
             .strip_suffix(' ')?
@@ -91,7 +88,7 @@ impl Origin {
         })
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let (seconds, nanos) = self.modified;
         format!(
             "{} {} {} {seconds} {nanos} ",
@@ -107,7 +104,11 @@ impl Origins {
             OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = File::from(rustix::fs::openat(directory, NAME, flags, mode)?);
-        Ok(Self::of(file))
+        let told = HashSet::new();
+        Ok(Self {
+            records: Mutex::new(Added { file, told }),
+            hasher: RandomState::new(),
+        })
     }
 
     /// Adds a record. `ENOSPC` beyond four million.
@@ -117,8 +118,7 @@ impl Origins {
 
     /// The same of what was there, if something was.
     pub(super) fn add(&self, path: &[u8], origin: Option<Origin>) -> Result<(), Errno> {
-        let text = origin.map_or(NOTHING.into(), |origin| origin.text());
-        let record = [b"\0\0", path, b"\0", text.as_bytes(), b"\0"].concat();
+        let record = framed(path, &origin.map_or(Record::Nothing, Record::Was));
         let hash = self.hasher.hash_one(&record);
         let mut added = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         if added.told.contains(&hash) {
@@ -132,12 +132,12 @@ impl Origins {
         Ok(())
     }
 
-    /// That of an open file.
-    pub(super) fn of(file: File) -> Self {
-        let told = HashSet::new();
-        Self {
-            records: Mutex::new(Added { file, told }),
-            hasher: RandomState::new(),
+    /// Keeps everybody else from applying the same changes, for as long as this is there. Gives whether nobody does.
+    pub(super) fn lock(&self) -> io::Result<bool> {
+        let added = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        match rustix::fs::flock(&added.file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            outcome => Ok(outcome.map(|()| true)?),
         }
     }
 
@@ -154,78 +154,13 @@ impl Origins {
                 }
             }
         }
-        let last: BTreeMap<_, _> = records(&bytes).collect();
-        let present = last.into_iter();
-        Ok(present
-            .filter_map(|(path, origin)| Some((path, origin?)))
-            .collect())
-    }
-}
-
-/// The records in their order.
-pub(super) fn records(bytes: &[u8]) -> impl Iterator<Item = (Vec<u8>, Option<Origin>)> + '_ {
-    let texts = || bytes.split(|byte| *byte == 0);
-    let threes = texts().zip(texts().skip(1)).zip(texts().skip(2));
-    threes.filter_map(|((before, path), origin)| {
-        let was = Origin::parse(origin);
-        let is_record = was.is_some() || origin == NOTHING.as_bytes();
-        let is_framed = before.is_empty() && !path.is_empty();
-        (is_record && is_framed).then(|| (path.to_vec(), was))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(bytes: &[u8]) -> BTreeMap<Vec<u8>, Origin> {
-        let records = records(bytes);
-        records
-            .map(|(path, origin)| (path, origin.unwrap()))
-            .collect()
-    }
-
-    const PATH: &[u8] = b"a b/\xff\n";
-    const RECORD: &[u8] = b"\0\0a b/\xff\n\x0033188 12 5 -3 7 \0";
-    const ORIGIN: Origin = Origin {
-        mode: 0o100_644,
-        size: 12,
-        inode: 5,
-        modified: (-3, 7),
-    };
-
-    #[test]
-    fn records_are_read_as_they_were_written() {
-        let expected = [b"\0\0", PATH, b"\0", ORIGIN.text().as_bytes(), b"\0"].concat();
-        assert_eq!(expected, RECORD);
-        assert_eq!(parse(RECORD), BTreeMap::from([(PATH.to_vec(), ORIGIN)]));
-    }
-
-    #[test]
-    fn a_record_that_was_cut_off_spoils_none_behind_it() {
-        let other = b"\0\0other\x001 2 3 4 55 \0";
-        for cut in 0..other.len() - 1 {
-            let origins = parse(&[&other[..cut], RECORD].concat());
-            assert_eq!(origins.get(PATH), Some(&ORIGIN), "{cut}");
-            let others = origins.keys().filter(|path| *path != PATH);
-            assert_eq!(others.count(), 0, "{cut}");
+        let mut last = BTreeMap::new();
+        for (path, record) in records(&bytes) {
+            match record {
+                Record::Was(origin) => last.insert(path, origin),
+                _ => last.remove(&path),
+            };
         }
-    }
-
-    #[test]
-    fn a_name_that_looks_like_numbers_is_a_name() {
-        let record = b"\0\x0033188 12 5 -3 7 \0- \0\0\0x\x001 2 3 4 5 \0";
-        let paths: Vec<_> = records(record)
-            .map(|(path, origin)| (path, origin.is_some()))
-            .collect();
-        let expected = [(b"33188 12 5 -3 7 ".to_vec(), false), (b"x".to_vec(), true)];
-        assert_eq!(paths, expected);
-    }
-
-    #[test]
-    fn the_last_record_of_a_path_holds() {
-        let earlier = b"\0\0a b/\xff\n\x0033188 99 5 -3 7 \0";
-        let origins = parse(&[earlier, RECORD].concat());
-        assert_eq!(origins, BTreeMap::from([(PATH.to_vec(), ORIGIN)]));
+        Ok(last)
     }
 }

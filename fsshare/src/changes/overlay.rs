@@ -1,7 +1,7 @@
 //! What was changed: the upper tree compared with the host's tree as it is now.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::hash::Hasher as _;
@@ -14,12 +14,10 @@ use thiserror::Error;
 
 use super::change::{Caution, Change, FileKind, FileState, What};
 use super::origins::{Origin, Origins};
+use super::report::{Entry, Report, Seen, unread};
 use super::tree::{Found, Tree, join, names};
 use crate::errno::Errno;
-use crate::host::{AccessMode, Kind};
-
-/// Most changes, and paths that cannot be compared, that are told.
-const MOST: usize = 1 << 20;
+use crate::host::{AccessMode, Attributes, Kind};
 
 /// Why it cannot be said what was changed.
 #[derive(Debug, Error)]
@@ -28,6 +26,9 @@ pub enum ChangesError {
     /// One of the directories cannot be used.
     #[error("the host does not open the workspace, or the directory with its changes")]
     Open(#[source] io::Error),
+    /// Someone applies them at this moment.
+    #[error("these changes are being applied already: wait for that, then compare anew")]
+    Busy,
     /// A file or directory cannot be read.
     #[error("the host does not read `{}`", .path.display())]
     Read {
@@ -60,6 +61,8 @@ pub struct Changes {
     pub(super) directory: OwnedFd,
     origins: BTreeMap<Vec<u8>, Origin>,
     list: Vec<Change>,
+    /// What each of the list was seen in.
+    pub(super) seen: Vec<Option<Seen>>,
     unread: Vec<ChangesError>,
     is_complete: bool,
 }
@@ -70,24 +73,27 @@ impl Changes {
     /// # Errors
     /// [`ChangesError::Open`].
     pub fn of(root: OwnedFd, directory: OwnedFd) -> Result<Self, ChangesError> {
-        let (over, _) = super::open(&directory, &root).map_err(ChangesError::Open)?;
+        let upper = super::open_upper(&directory).map_err(ChangesError::Open)?;
         let mut changes = Self {
-            upper: Tree::new(over.upper)?,
+            upper: Tree::new(upper)?,
             lower: Tree::new(root)?,
             origins: Origins::read(&directory).map_err(ChangesError::Open)?,
             directory,
             list: Vec::new(),
+            seen: Vec::new(),
             unread: Vec::new(),
             is_complete: true,
         };
-        let (mut list, mut unread) = (Vec::new(), Vec::new());
-        changes.present(&mut list, &mut unread);
-        changes.deleted(&mut list, &mut unread);
-        changes.pair_renames(&mut list, &mut unread);
-        list.sort_by(|a, b| a.path.cmp(&b.path));
-        changes.is_complete = list.len() + unread.len() < MOST;
-        changes.list = list;
-        changes.unread = unread;
+        let mut report = Report::default();
+        changes.present(&mut report);
+        changes.deleted(&mut report);
+        let renamed = changes.renamed(&mut report);
+        report.merge_renames(renamed);
+        let report = report.sorted();
+        changes.is_complete = !report.was_full();
+        let entries = report.entries.into_iter();
+        (changes.list, changes.seen) = entries.map(|entry| (entry.change, entry.seen)).unzip();
+        changes.unread = report.unread;
         Ok(changes)
     }
 
@@ -118,7 +124,7 @@ impl Changes {
             What::Renamed { from } => from,
             _ => &change.path,
         };
-        content(&self.lower, path).map_err(at(path))
+        content(&self.lower, path).map_err(|errno| unread(path, errno))
     }
 
     /// What the guest has there.
@@ -129,26 +135,30 @@ impl Changes {
         if change.what == What::Deleted {
             return Ok(Content::Nothing);
         }
-        content(&self.upper, &change.path).map_err(at(&change.path))
+        content(&self.upper, &change.path).map_err(|errno| unread(&change.path, errno))
     }
 
     /// What is in the upper tree and differs.
-    fn present(&self, list: &mut Vec<Change>, unread: &mut Vec<ChangesError>) {
+    fn present(&self, report: &mut Report) {
         let mut left = vec![PathBuf::new()];
         while let Some(directory) = left.pop() {
             let both = self.both(&directory);
-            let Some(both) = kept(both, &directory, unread) else {
+            let Some(both) = report.kept(both, &directory) else {
                 continue;
             };
             for name in &both.names {
-                if list.len() + unread.len() >= MOST {
+                if report.was_full() {
                     return;
                 }
                 let path = join(&directory, name);
                 let compared = self.compare_entry(&path, name, &both);
-                let (change, is_directory) = kept(compared, &path, unread).unwrap_or_default();
-                list.extend(change);
-                if is_directory {
+                let Some((change, own)) = report.kept(compared, &path) else {
+                    continue;
+                };
+                if let Some(change) = change {
+                    report.tell(change, Some(Seen::of(&own)));
+                }
+                if own.kind() == Kind::Directory {
                     left.push(path);
                 }
             }
@@ -168,20 +178,20 @@ impl Changes {
         })
     }
 
-    /// The change of a name in a directory, and whether there is more below it.
+    /// The change of a name in a directory, and what the guest has there.
     fn compare_entry(
         &self,
         path: &Path,
         name: &CString,
         directory: &Both,
-    ) -> Result<(Option<Change>, bool), Errno> {
+    ) -> Result<(Option<Change>, Attributes), Errno> {
         let above = directory
             .own
             .as_ref()
             .map_or(&self.upper.root, |found| &found.node);
         let own = self.upper.at(above, name)?;
         if own.attributes.kind() == Kind::Special {
-            return Ok((None, false));
+            return Ok((None, own.attributes));
         }
         let root = directory.is_root.then_some(&self.lower.root);
         let lower = directory.below.as_ref().map(|found| &found.node).or(root);
@@ -189,8 +199,7 @@ impl Changes {
             None | Some(Err(Errno::ENOENT | Errno::ENOTDIR)) => None,
             Some(found) => Some(found?),
         };
-        let is_directory = own.attributes.kind() == Kind::Directory;
-        Ok((self.compare(path, &own, below.as_ref())?, is_directory))
+        Ok((self.compare(path, &own, below.as_ref())?, own.attributes))
     }
 
     fn compare(
@@ -231,30 +240,31 @@ impl Changes {
     }
 
     /// What the guest removed and the host has.
-    fn deleted(&self, list: &mut Vec<Change>, unread: &mut Vec<ChangesError>) {
+    fn deleted(&self, report: &mut Report) {
         for (bytes, origin) in &self.origins {
             let path = Path::new(OsStr::from_bytes(bytes));
             let below = self.hides(path).and_then(|hides| match hides {
                 true => self.lower.find(path),
                 false => Ok(None),
             });
-            let Some(below) = kept(below, path, unread).flatten() else {
+            let Some(below) = report.kept(below, path).flatten() else {
                 continue;
             };
             let is_directory = below.attributes.kind() == Kind::Directory;
-            list.push(Change {
+            let change = Change {
                 path: path.into(),
                 what: What::Deleted,
                 before: Some(FileState::of(&below)),
                 after: None,
                 is_conflict: !origin.is_still(&below.attributes),
                 caution: Caution::of_name(path, is_directory),
-            });
+            };
+            report.tell(change, None);
         }
     }
 
     /// Whether the guest sees nothing there, whatever the host has.
-    fn hides(&self, path: &Path) -> Result<bool, Errno> {
+    pub(super) fn hides(&self, path: &Path) -> Result<bool, Errno> {
         let names = names(path)?;
         let mut at: Option<Found> = None;
         let mut is_opaque = false;
@@ -274,40 +284,42 @@ impl Changes {
         Ok(false)
     }
 
-    /// A file that was added and holds what a deleted one did is that one renamed.
-    fn pair_renames(&self, list: &mut Vec<Change>, unread: &mut Vec<ChangesError>) {
-        let is_candidate = |change: &Change, what: &What| {
-            let state = change.after.or(change.before);
-            let is_file = state.is_some_and(|state| state.kind == FileKind::File);
-            is_file && change.what == *what && !change.is_conflict
+    /// Each file that was added and holds what a deleted one did, with that one's path.
+    fn renamed(&self, report: &mut Report) -> HashMap<PathBuf, PathBuf> {
+        let paths_of = |what: &What| {
+            let is_file = |state: FileState| state.kind == FileKind::File;
+            let is_candidate = |entry: &&Entry| {
+                let change = &entry.change;
+                let state = change.after.or(change.before);
+                change.what == *what && !change.is_conflict && state.is_some_and(is_file)
+            };
+            let candidates = report.entries.iter().filter(is_candidate);
+            let paths = candidates.map(|entry| entry.change.path.clone());
+            paths.collect::<Vec<_>>()
         };
-        let mut gone: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
-        for change in list.iter().filter(|one| is_candidate(one, &What::Deleted)) {
-            let key = digest(&self.lower, &change.path);
-            if let Some(key) = kept(key, &change.path, unread).flatten() {
-                gone.insert(key, change.path.clone());
+        let (deleted, added) = (paths_of(&What::Deleted), paths_of(&What::Added));
+        let mut gone = HashMap::new();
+        let mut sizes = HashSet::new();
+        for path in deleted.into_iter().filter(|_| !added.is_empty()) {
+            let key = digest(&self.lower, &path, |_| true);
+            if let Some(key) = report.kept(key, &path).flatten() {
+                sizes.insert(key.0);
+                gone.insert(key, path);
             }
         }
-        if gone.is_empty() {
-            return;
-        }
-        let mut renamed = HashSet::new();
-        for change in list
-            .iter_mut()
-            .filter(|one| is_candidate(one, &What::Added))
-        {
-            let key = digest(&self.upper, &change.path);
-            let key = kept(key, &change.path, unread).flatten();
-            let Some(from) = key.and_then(|key| gone.remove(&key)) else {
+        let mut renamed = HashMap::new();
+        for path in added.into_iter().filter(|_| !sizes.is_empty()) {
+            let key = digest(&self.upper, &path, |size| sizes.contains(&size));
+            let old = report.kept(key, &path).flatten();
+            let Some(old) = old.and_then(|key| gone.remove(&key)) else {
                 continue;
             };
-            let same = self.holds_same(&change.path, &from);
-            if kept(same, &change.path, unread).unwrap_or_default() {
-                renamed.insert(from.clone());
-                change.what = What::Renamed { from };
+            let is_same = self.holds_same(&path, &old);
+            if report.kept(is_same, &path).unwrap_or_default() {
+                renamed.insert(path, old);
             }
         }
-        list.retain(|change| change.what != What::Deleted || !renamed.contains(&change.path));
+        renamed
     }
 
     fn holds_same(&self, new: &Path, old: &Path) -> Result<bool, Errno> {
@@ -332,23 +344,6 @@ struct Both {
     names: Vec<CString>,
 }
 
-/// What there is of a result; an error is put to the others.
-pub(super) fn kept<T>(
-    result: Result<T, Errno>,
-    path: &Path,
-    unread: &mut Vec<ChangesError>,
-) -> Option<T> {
-    result.map_err(|errno| unread.push(at(path)(errno))).ok()
-}
-
-/// The error of something at `path`.
-fn at(path: &Path) -> impl Fn(Errno) -> ChangesError {
-    move |errno| ChangesError::Read {
-        path: path.into(),
-        source: io::Error::from_raw_os_error(errno.number().into()),
-    }
-}
-
 fn content(tree: &Tree, path: &Path) -> Result<Content, Errno> {
     let Some(found) = tree.find(path)? else {
         return Ok(Content::Nothing);
@@ -363,11 +358,18 @@ fn content(tree: &Tree, path: &Path) -> Result<Content, Errno> {
     })
 }
 
-/// Size and hash of a file that holds something.
-fn digest(tree: &Tree, path: &Path) -> Result<Option<(u64, u64)>, Errno> {
+/// Size and hash of a file that holds something, if one of that size is asked for.
+fn digest(
+    tree: &Tree,
+    path: &Path,
+    is_asked_for: impl Fn(u64) -> bool,
+) -> Result<Option<(u64, u64)>, Errno> {
     let Content::File(mut file) = content(tree, path)? else {
         return Ok(None);
     };
+    if !is_asked_for(file.metadata()?.len()) {
+        return Ok(None);
+    }
     let mut hasher = DefaultHasher::new();
     let (mut buffer, mut size) = (vec![0; 64 << 10], 0);
     loop {

@@ -62,6 +62,8 @@ impl Server {
             return false;
         };
         match (self.node(request.node), self.node(new_parent)) {
+            // Nobody may be about to note a path that is another's when it is noted.
+            _ if self.journal.is_some() => true,
             (Ok(from), Ok(to)) => {
                 let (source, target) = (self.judge(&from, name), self.judge(&to, new_name));
                 !(source.is_free() && source == target)

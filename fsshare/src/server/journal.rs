@@ -35,6 +35,21 @@ impl Server {
         }
     }
 
+    /// The guest has moved a directory, or exchanged one for something.
+    pub(super) fn note_moved(
+        &self,
+        from: (&Inode, Name<'_>),
+        to: (&Inode, Name<'_>),
+        is_exchange: bool,
+    ) {
+        if let Some(journal) = &self.journal
+            && let Ok(from) = self.path_of(from.0, from.1)
+            && let Ok(to) = self.path_of(to.0, to.1)
+        {
+            journal.note_moved(&from, &to, is_exchange);
+        }
+    }
+
     /// The path of a name below the root, if all of it is known.
     pub(super) fn path_of(&self, parent: &Inode, name: Name<'_>) -> Result<Vec<u8>, Errno> {
         let mut path = self.inodes.whole_path(parent.id)?;

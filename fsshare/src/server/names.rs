@@ -259,8 +259,12 @@ impl Server {
         let (_held, replaced) = (self.hold(&source, from.1), self.hold(&target, to.1));
         self.host
             .rename((&source.node, from.1), (&target.node, to.1), mode)?;
+        let is_exchange = mode.contains(RenameMode::EXCHANGE);
+        if is_exchange || moved.is_some_and(|moved| moved.kind() == Kind::Directory) {
+            self.note_moved((&source, from.1), (&target, to.1), is_exchange);
+        }
         match replaced {
-            Some(other) if mode.contains(RenameMode::EXCHANGE) => {
+            Some(other) if is_exchange => {
                 self.inodes.named(other.identity(), &source, from.1);
             }
             other => self.lost(other),

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use fsshare::{ApplyError, Caution, Change, Content, OnConflict, What};
+use fsshare::{ApplyError, Caution, Change, ChangesError, Content, OnConflict, What};
 
 use super::super::client::{Share, fingerprint};
 use super::{Paths as _, changes, fill};
@@ -238,18 +238,103 @@ fn what_needs_a_second_look_is_marked() {
 }
 
 #[test]
-fn who_was_ended_half_way_goes_on() {
+fn what_the_guest_changes_after_the_look_is_not_applied() {
+    let share = overlay();
+    share.put("a", 0, b"seen!").unwrap();
+    share.make_link("link", "d/a").unwrap();
+    share.remove("b").unwrap();
+    share.put("d/a", 0, b"seen").unwrap();
+    share.make("full/new").unwrap();
+    let list = changes(&share);
+    share.put("a", 0, b"other").unwrap();
+    share.remove("link").unwrap();
+    share.make_link("link", "/etc").unwrap();
+    share.make("b").unwrap();
+    share.remove("full/new").unwrap();
+    let failed = list.apply(|_| true, OnConflict::Overwrite).unwrap();
+    let failed: Vec<_> = failed
+        .iter()
+        .map(|(change, error)| {
+            assert!(matches!(error, ApplyError::GuestChanged(_)), "{error:?}");
+            change.path.to_str().unwrap()
+        })
+        .collect();
+    assert_eq!(failed, ["b", "a", "full/new", "link"]);
+    assert_eq!(read(&share, "a").unwrap(), "alpha");
+    assert!(read(&share, "b").is_some());
+    assert!(!share.root.join("full/new").exists());
+    assert!(fs::symlink_metadata(share.root.join("link")).is_err());
+    assert_eq!(read(&share, "d/a").unwrap(), "seenw");
+    // Compared anew it is.
+    assert_eq!(apply(&share, |_| true, OnConflict::Keep), [""; 0]);
+    assert_eq!(read(&share, "a").unwrap(), "other");
+}
+
+#[test]
+fn one_at_a_time_applies() {
     let share = overlay();
     share.put("a", 0, b"guest").unwrap();
-    share.make_link("link", "a").unwrap();
-    fs::write(share.root.join(".cofferdam-apply"), "half").unwrap();
-    assert_eq!(apply(&share, |_| true, OnConflict::Keep), [""; 0]);
-    assert!(!share.root.join(".cofferdam-apply").exists());
-    assert_eq!(read(&share, "a").unwrap(), "guest");
-    assert_eq!(
-        fs::read_link(share.root.join("link")).unwrap(),
-        Path::new("a")
+    let list = changes(&share);
+    let failed = list.apply(
+        |_| {
+            let other = changes(&share).apply(|_| true, OnConflict::Keep);
+            assert!(matches!(other, Err(ChangesError::Busy)), "{other:?}");
+            true
+        },
+        OnConflict::Keep,
     );
+    assert!(failed.unwrap().is_empty());
+    assert_eq!(read(&share, "a").unwrap(), "guest");
+}
+
+#[test]
+fn a_directory_that_the_host_removed_does_not_come_back_by_itself() {
+    let share = overlay();
+    share.make("d/e/new").unwrap();
+    fs::remove_dir_all(share.root.join("d")).unwrap();
+    let is_file = |change: &Change| change.path == Path::new("d/e/new");
+    assert_eq!(apply(&share, is_file, OnConflict::Keep), ["d/e/new"]);
+    assert!(!share.root.join("d").exists());
+    assert_eq!(apply(&share, is_file, OnConflict::Overwrite), [""; 0]);
+    assert!(share.root.join("d/e/new").exists());
+}
+
+#[test]
+fn what_was_removed_on_both_sides_can_be_made_anew() {
+    let share = overlay();
+    share.remove("b").unwrap();
+    assert_eq!(apply(&share, |_| true, OnConflict::Keep), [""; 0]);
+    assert_eq!(read(&share, "b"), None);
+    share.make("b").unwrap();
+    assert_eq!(told(&share), [("b".into(), What::Added)]);
+    assert_eq!(apply(&share, |_| true, OnConflict::Keep), [""; 0]);
+    assert_eq!(read(&share, "b").unwrap(), "");
+}
+
+#[test]
+fn a_rename_keeps_what_is_known_of_the_old_name() {
+    let share = overlay();
+    fs::write(share.root.join("Makefile"), "all:").unwrap();
+    share.mv("Makefile", "harmless", 0).unwrap();
+    share.chmod("harmless", 0o755).unwrap();
+    let list = changes(&share);
+    let [change] = list.list() else {
+        panic!("{list:?}")
+    };
+    assert!(matches!(&change.what, What::Renamed { from } if from == Path::new("Makefile")));
+    assert_eq!(change.caution, Some(Caution::RunsOnHost));
+    let mode = |state: Option<fsshare::FileState>| state.unwrap().mode;
+    assert_eq!((mode(change.before), mode(change.after)), (0o644, 0o755));
+}
+
+#[test]
+fn a_file_of_the_users_that_looks_like_a_draft_stays() {
+    let share = overlay();
+    share.put("a", 0, b"guest").unwrap();
+    let own = share.root.join(".cofferdam-0123456789abcdef");
+    fs::write(&own, "precious").unwrap();
+    assert_eq!(apply(&share, |_| true, OnConflict::Keep), [""; 0]);
+    assert_eq!(fs::read(own).unwrap(), b"precious");
 }
 
 #[test]

@@ -82,3 +82,120 @@ fn a_journal_is_not_written_twice_for_a_path() {
     }
     assert!(journal.metadata().unwrap().len() < 100);
 }
+
+fn with_journal() -> (Share, File) {
+    let journal = tempfile::tempfile().unwrap();
+    let share = Share::with(|config| config.journal = Some(journal.try_clone().unwrap().into()));
+    fill(&share.root);
+    (share, journal)
+}
+
+fn shown(list: &[Change]) -> Vec<(&str, What, bool)> {
+    let shown = |one: &Change| (one.what.clone(), one.caution.is_some());
+    list.iter()
+        .map(|one| (one.path.to_str().unwrap(), shown(one)))
+        .map(|(path, (what, marked))| (path, what, marked))
+        .collect()
+}
+
+fn from(path: &str) -> What {
+    What::Renamed { from: path.into() }
+}
+
+#[test]
+fn what_is_in_a_directory_that_moves_is_told_where_it_is() {
+    let (share, journal) = with_journal();
+    // New, in a new directory that gets its name later.
+    share.make_dir("x").unwrap();
+    share.make("x/Makefile").unwrap();
+    share.mv("x", "y", 0).unwrap();
+    share.mv("y", "z", 0).unwrap();
+    // Changed, in a directory that is moved twice; and changed again.
+    share.put("d/a", 0, b"A").unwrap();
+    share.mv("d", "e", 0).unwrap();
+    share.put("e/a", 0, b"B").unwrap();
+    share.make("e/new").unwrap();
+    share.mv("e", "full/d", 0).unwrap();
+    // By the old name something new.
+    share.make_dir("d").unwrap();
+    share.make("d/a").unwrap();
+    let list = told(&share, &journal);
+    let expected = [
+        ("d", What::Modified, false),
+        ("d/a", What::Added, false),
+        ("full/d", What::Added, false),
+        ("full/d/a", What::Modified, false),
+        ("full/d/new", What::Added, false),
+        ("z", What::Added, false),
+        ("z/Makefile", What::Added, true),
+    ];
+    assert_eq!(shown(&list), expected);
+}
+
+#[test]
+fn what_becomes_marked_by_its_directory_is_told() {
+    let (share, journal) = with_journal();
+    fs::create_dir(share.root.join("templates")).unwrap();
+    fs::write(share.root.join("templates/tasks.json"), "{}").unwrap();
+    share.mv("templates", ".vscode", 0).unwrap();
+    let list = told(&share, &journal);
+    let expected = [
+        (".vscode", from("templates"), false),
+        (".vscode/tasks.json", from("templates/tasks.json"), true),
+    ];
+    let told: Vec<_> = shown(&list)
+        .into_iter()
+        .map(|(path, what, marked)| (path, what, marked && path.contains('/')))
+        .collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_directory_that_takes_anothers_place_is_a_change() {
+    let (share, journal) = with_journal();
+    fs::create_dir(share.root.join(".github")).unwrap();
+    fs::create_dir_all(share.root.join("mine/workflows")).unwrap();
+    fs::write(share.root.join("mine/workflows/x.yml"), "").unwrap();
+    // RENAME_EXCHANGE.
+    share.mv("mine", ".github", 2).unwrap();
+    let list = told(&share, &journal);
+    let paths: Vec<_> = list.iter().map(|one| one.path.to_str().unwrap()).collect();
+    assert_eq!(
+        paths,
+        [
+            ".github",
+            ".github/workflows",
+            ".github/workflows/x.yml",
+            "mine"
+        ]
+    );
+    assert!(list[2].caution == Some(Caution::RunsOnHost));
+}
+
+#[test]
+fn a_rename_tells_what_was_there_and_keeps_its_mark() {
+    let (share, journal) = with_journal();
+    fs::write(share.root.join("Makefile"), "all:").unwrap();
+    share.chmod("Makefile", 0o755).unwrap();
+    share.mv("Makefile", "harmless", 0).unwrap();
+    let list = told(&share, &journal);
+    assert_eq!(shown(&list), [("harmless", from("Makefile"), true)]);
+    assert_eq!(list[0].before.map(|state| state.mode), Some(0o644));
+    assert_eq!(list[0].after.map(|state| state.mode), Some(0o755));
+}
+
+#[test]
+fn nobody_is_kept_busy_by_moves() {
+    let (share, journal) = with_journal();
+    share.make_dir("x").unwrap();
+    for number in 0..3000 {
+        share.make(&format!("x/{number}")).unwrap();
+    }
+    for _ in 0..1000 {
+        share.mv("x", "y", 0).unwrap();
+        share.mv("y", "x", 0).unwrap();
+    }
+    let root = File::open(&share.root).unwrap();
+    let told = changes_in_place(root.into(), &journal.try_clone().unwrap().into()).unwrap();
+    assert!(!told.is_complete);
+}
