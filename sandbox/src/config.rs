@@ -51,7 +51,8 @@ pub enum ShareMode {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ShareCache {
-    /// For a tenth of a second; what the host makes is seen at once.
+    /// For a tenth of a second; not at all while the host changes something in the directories that the guest uses (where the host tells of
+    /// that: Linux 5.13), and never names in a `.git` folder. What the host makes is seen at once.
     #[default]
     Auto,
     /// For a day: nobody on the host changes anything meanwhile. The fastest.

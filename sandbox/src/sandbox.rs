@@ -202,7 +202,8 @@ impl Sandbox {
         self.watched.refusals().clone()
     }
 
-    /// What the guest has changed so far in each workspace that is not read-only.
+    /// What the guest has changed so far in each workspace that is not read-only. It reads what was changed, and blocks that long: in async
+    /// code call it on a thread for such work.
     ///
     /// # Errors
     /// A workspace, or the directory with its changes, is not there any more or cannot be used.

@@ -43,7 +43,8 @@ Examples:
   coffer diff --json | jq .path                 one JSON object a line
 
 Signs of --stat: A added, M changed, m only its permissions, D removed, R renamed; behind it C where the host has changed
-it, too, and ! where programs of the host run or obey such a file, or a link leads out of the workspace.";
+it, too, and ! where programs of the host run or obey such a file, or a link leads out of the workspace. The exit status is
+1 when not all could be shown.";
 
 const APPLY_HELP: &str = "\
 Examples:
@@ -153,8 +154,8 @@ pub(crate) struct RunOptions {
     /// Keep it in this directory [default: one of the workspace's own in the user's state folder]
     #[arg(long, value_name = "DIR", requires = "overlay")]
     pub(crate) changes: Option<PathBuf>,
-    /// How long the guest may trust what it knows of the workspace: `auto` a tenth of a second, `always` a day (nobody
-    /// on the host may change it meanwhile), `never` not at all
+    /// How long the guest may trust what it knows of the workspace: `auto` a tenth of a second, and not at all while the host
+    /// changes something and in `.git`; `always` a day (nobody on the host may change it meanwhile); `never` not at all
     #[arg(
         long,
         value_name = "WHEN",

@@ -41,7 +41,7 @@ pub(crate) fn main(options: &RunOptions) -> Result<ExitCode, Failure> {
 
 async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     let workspace = options.workspace.as_deref().map(absolute);
-    let sandbox = settings(options, workspace.as_deref()).start().await?;
+    let sandbox = settings(options, workspace.as_deref())?.start().await?;
     if options.timeline {
         print_timeline(&sandbox.timeline(), options.json);
     }
@@ -112,18 +112,21 @@ fn absolute(path: &std::path::Path) -> std::path::PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn share_mode(options: &RunOptions, workspace: &std::path::Path) -> ShareMode {
-    if options.overlay {
-        let changes = changes::place(workspace, options.changes.as_deref());
+fn share_mode(options: &RunOptions, workspace: &std::path::Path) -> Result<ShareMode, Failure> {
+    Ok(if options.overlay {
+        let changes = changes::place(workspace, options.changes.as_deref())?;
         ShareMode::Overlay { changes }
     } else if options.read_only {
         ShareMode::ReadOnly
     } else {
         ShareMode::Direct
-    }
+    })
 }
 
-fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> SandboxBuilder {
+fn settings(
+    options: &RunOptions,
+    workspace: Option<&std::path::Path>,
+) -> Result<SandboxBuilder, Failure> {
     let mut builder = Sandbox::of(options.guest.files())
         .vcpus(options.cpus)
         .memory_mib(options.memory)
@@ -132,7 +135,7 @@ fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> Sandbo
         let mount = sandbox::Mount {
             host: workspace.to_owned(),
             guest: None,
-            mode: share_mode(options, workspace),
+            mode: share_mode(options, workspace)?,
         };
         builder = builder.mount(mount).share_cache(match options.cache {
             CacheOption::Auto => ShareCache::Auto,
@@ -147,10 +150,8 @@ fn settings(options: &RunOptions, workspace: Option<&std::path::Path>) -> Sandbo
     if let Some(file) = &options.console_log {
         builder = builder.console_log(file);
     }
-    options
-        .kernel_arg
-        .iter()
-        .fold(builder, SandboxBuilder::kernel_arg)
+    let arguments = options.kernel_arg.iter();
+    Ok(arguments.fold(builder, SandboxBuilder::kernel_arg))
 }
 
 /// What the command may do in the workspace.

@@ -26,6 +26,9 @@ pub enum ChangesError {
     /// One of the directories cannot be used.
     #[error("the host does not open the workspace, or the directory with its changes")]
     Open(#[source] io::Error),
+    /// No share has had the directory yet.
+    #[error("no sandbox has kept changes there")]
+    NoOverlay,
     /// Someone applies them at this moment.
     #[error("these changes are being applied already: wait for that, then compare anew")]
     Busy,
@@ -71,9 +74,12 @@ impl Changes {
     /// Compares. `root` is the workspace, `directory` what was [`Config::overlay`](crate::Config::overlay) of its share, which may still be going on.
     ///
     /// # Errors
-    /// [`ChangesError::Open`].
+    /// [`ChangesError::NoOverlay`] or [`ChangesError::Open`].
     pub fn of(root: OwnedFd, directory: OwnedFd) -> Result<Self, ChangesError> {
-        let upper = super::open_upper(&directory).map_err(ChangesError::Open)?;
+        let upper = super::open_upper(&directory).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ChangesError::NoOverlay,
+            _ => ChangesError::Open(error),
+        })?;
         let mut changes = Self {
             upper: Tree::new(upper)?,
             lower: Tree::new(root)?,

@@ -1,5 +1,6 @@
 //! The directory that takes a guest's changes.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -34,7 +35,7 @@ impl Overlay {
     /// A directory is not there or cannot be used.
     pub fn read(&self) -> Result<Changes> {
         let workspace = open("workspace", &self.workspace)?;
-        let changes = open(WHAT, &self.changes)?;
+        let changes = open_kept(&self.changes)?;
         check(&self.changes)?;
         Changes::of(workspace, changes).map_err(|error| unread(WHAT, &self.changes, &error))
     }
@@ -44,7 +45,7 @@ impl Overlay {
     /// # Errors
     /// [`Error::Busy`] if a sandbox has them; a directory that is not there, or cannot be removed.
     pub fn discard(&self) -> Result<()> {
-        let directory = open(WHAT, &self.changes)?;
+        let directory = open_kept(&self.changes)?;
         lock(&directory, &self.changes)?;
         check(&self.changes)?;
         remove(&self.changes).map_err(|error| path_error(WHAT, &self.changes, &error))
@@ -71,7 +72,8 @@ fn check(path: &Path) -> Result<()> {
         let name = entry
             .map_err(|error| path_error(WHAT, path, &error))?
             .file_name();
-        if !PARTS.iter().any(|part| name == *part) {
+        let is_part = PARTS.iter().any(|part| name == *part);
+        if !is_part && !is_removed(&name) {
             return Err(Error::Path {
                 what: WHAT,
                 path: path.into(),
@@ -81,6 +83,18 @@ fn check(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens one that is there.
+fn open_kept(path: &Path) -> Result<OwnedFd> {
+    if path.try_exists().is_ok_and(|exists| !exists) {
+        return Err(Error::Path {
+            what: WHAT,
+            path: path.into(),
+            problem: "it is not there: no sandbox has kept changes".into(),
+        });
+    }
+    open(WHAT, path)
 }
 
 pub(super) fn open(what: &'static str, path: &Path) -> Result<OwnedFd> {
@@ -96,23 +110,35 @@ fn lock(directory: &OwnedFd, path: &Path) -> Result<()> {
     }
 }
 
+/// What a directory is called while it is removed: who was ended meanwhile has left it.
+const REMOVED: &str = "removed";
+
+fn is_removed(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix(REMOVED));
+    number.is_some_and(|number| number.parse::<u64>().is_ok())
+}
+
 /// Removes a directory with all that is in it. However deep a guest has made it, and whatever permissions it has taken away: each directory is moved to
 /// the top before it is looked into.
 fn remove(top: &Path) -> io::Result<()> {
     let mut left = vec![top.to_owned()];
     let mut emptied = Vec::new();
-    let mut moved = 0_u64;
+    let mut numbers = 0_u64..;
     while let Some(directory) = left.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
+        // All of them first: what is moved to the top while it is read would be found again.
+        let entries: Vec<_> = fs::read_dir(&directory)?.collect::<io::Result<_>>()?;
+        for entry in entries {
             // A link is none, wherever it leads.
             if !entry.file_type()?.is_dir() {
                 fs::remove_file(entry.path())?;
                 continue;
             }
             fs::set_permissions(entry.path(), Permissions::from_mode(0o700))?;
-            let place = top.join(format!("removed{moved}"));
-            moved += 1;
+            let mut places = numbers
+                .by_ref()
+                .map(|number| top.join(format!("{REMOVED}{number}")));
+            let place = places.find(|place| !place.exists());
+            let place = place.ok_or(io::ErrorKind::StorageFull)?;
             fs::rename(entry.path(), &place)?;
             left.push(place);
         }
@@ -160,7 +186,11 @@ mod tests {
         let busy = |result: Result<()>| matches!(result, Err(Error::Busy { .. }));
         assert!(busy(open_to_change(&overlay.changes).map(drop)));
         assert!(busy(overlay.discard()));
-        assert!(overlay.read().unwrap().list().is_empty());
+        let message = overlay.read().unwrap_err().to_string();
+        assert!(
+            message.contains("no sandbox has kept changes there"),
+            "{message}"
+        );
         drop(first);
         overlay.discard().unwrap();
         assert!(!overlay.changes.exists() && overlay.workspace.exists());
@@ -171,7 +201,7 @@ mod tests {
         let (_folder, overlay) = overlay();
         for result in [overlay.read().map(drop), overlay.discard()] {
             let message = result.unwrap_err().to_string();
-            assert!(message.contains("No such file"), "{message}");
+            assert!(message.contains("no sandbox has kept changes"), "{message}");
         }
     }
 
@@ -202,6 +232,17 @@ mod tests {
         assert!(done.unwrap().success());
         let told = overlay.read().unwrap();
         assert_eq!((told.list().len(), told.unread().len()), (17, 1));
+        overlay.discard().unwrap();
+        assert!(!overlay.changes.exists());
+    }
+
+    #[test]
+    fn who_was_ended_while_they_were_thrown_away_goes_on() {
+        let (_folder, overlay) = overlay();
+        for left in ["removed0/inner/more", "removed7", "upper/closed"] {
+            fs::create_dir_all(overlay.changes.join(left)).unwrap();
+        }
+        fs::write(overlay.changes.join("removed0/inner/file"), "").unwrap();
         overlay.discard().unwrap();
         assert!(!overlay.changes.exists());
     }

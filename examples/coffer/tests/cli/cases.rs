@@ -413,7 +413,7 @@ fn an_overlay_is_applied() -> Result<()> {
         "{nothing:?}"
     );
     ensure!(in_workspace(&["discard"])?.status == 0);
-    in_workspace(&["discard"])?.failed_with(125, "No such file")
+    in_workspace(&["discard"])?.failed_with(125, "no sandbox has kept changes")
 }
 
 /// Every path with its content.
