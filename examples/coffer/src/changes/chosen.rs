@@ -75,7 +75,7 @@ mod tests {
 
     fn chosen(paths: &[&str]) -> Result<Chosen, Failure> {
         let paths: Vec<_> = paths.iter().map(PathBuf::from).collect();
-        Chosen::new(Path::new("/nowhere/work"), &paths)
+        Chosen::new(Path::new("/nowhere/tree"), &paths)
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
             (change("src/main.rs", What::Modified), "./src/", true, false),
             (change("src/main.rs", What::Modified), "sr", false, false),
             (change("Makefile", What::Modified), "./Makefile", true, true),
-            (change("a/b", What::Added), "/nowhere/work/a/b", true, true),
+            (change("a/b", What::Added), "/nowhere/tree/a/b", true, true),
             (change("a/b", What::Added), "./", true, false),
             (change("new", renamed.clone()), "old", true, false),
             (change("new", renamed), "other", false, false),
