@@ -8,7 +8,7 @@ use fsshare::abi::{Opcode, ROOT_ID, SetAttrFlags, wire};
 use libc::{O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 use zerocopy::IntoBytes;
 
-use super::client::{Reply, Share, parse, text};
+use super::client::{Reply, Share, count_attempts, parse, text};
 
 /// Names that no request may carry (attack F01). What follows a NUL inside is a second text and so trailing bytes.
 fn bad_names() -> Vec<(Vec<u8>, i32)> {
@@ -95,10 +95,12 @@ fn names_that_are_not_one_component_are_refused_by_every_operation() {
     let share = Share::new();
     let dir = share.mkdir(ROOT_ID, "d").unwrap().nodeid;
     fs::write(share.root.join("good"), "").unwrap();
+    let mut attempts = 0;
     for (name, expected) in bad_names() {
         for node in [ROOT_ID, dir] {
             for (opcode, body) in requests_with(&name, dir) {
                 let refused = share.call(opcode, node, &body);
+                attempts += 1;
                 // Two texts may still be two texts when the first is cut short; it is then the good name that is trailing.
                 assert!(
                     refused == Err(expected) || refused == Err(libc::EINVAL),
@@ -114,6 +116,7 @@ fn names_that_are_not_one_component_are_refused_by_every_operation() {
         "nothing was made"
     );
     share.assert_outside_untouched();
+    count_attempts("names_that_are_not_one_component", attempts);
 }
 
 /// Symbolic links that lead out, nowhere, in circles, or through the kernel's own links (attack F02).
@@ -206,11 +209,13 @@ fn a_link_as_a_directory_is_no_directory() {
     let share = Share::new();
     fs::write(share.root.join("good"), "").unwrap();
     let names = plant_links(&share);
+    let mut attempts = 0;
     for name in names {
         let node = share.walk(&name);
         for inner in ["secret", "good", "new", "dir"] {
             for (opcode, body) in requests_with(&text(inner), ROOT_ID) {
                 let refused = share.call(opcode, node, &body);
+                attempts += 1;
                 assert!(
                     matches!(refused, Err(libc::ENOTDIR | libc::EPERM)),
                     "{opcode:?} {name}/{inner}: {refused:?}"
@@ -221,6 +226,7 @@ fn a_link_as_a_directory_is_no_directory() {
         }
         share.assert_outside_untouched();
     }
+    count_attempts("a_link_as_a_directory", attempts);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use fsshare::{Config, Rules};
 use libc::{EEXIST, ENOENT, EPERM, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY, RENAME_EXCHANGE};
 use zerocopy::IntoBytes as _;
 
-use super::client::{Share, text};
+use super::client::{Share, count_attempts, text};
 
 fn usual() -> Share {
     Share::with(|config: &mut Config| config.rules = Rules::usual())
@@ -184,6 +184,7 @@ fn protected_names_withstand_every_way_at_every_depth() {
         }
     }
     assert!(tried >= 500, "{tried}");
+    count_attempts("protected_names", tried);
     assert_eq!(content(&share, "a/b/.git/hooks/pre-commit"), "kept");
     assert_eq!(content(&share, "mine"), "#!/bin/sh\nevil");
     assert!(!share.root.join("second").exists() && !share.root.join("taken").exists());

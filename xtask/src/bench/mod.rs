@@ -19,6 +19,7 @@ use anyhow::Result;
 
 pub(crate) use self::probe::build_release;
 use self::report::Report;
+pub(crate) use self::share::fetch_project;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -303,7 +303,7 @@ fn most_open(limit: u64) -> u64 {
 }
 
 /// The project's sources, as the registry packs them.
-fn fetch_project() -> Result<PathBuf> {
+pub(crate) fn fetch_project() -> Result<PathBuf> {
     stage(&format!("fetch {PROJECT}"), || {
         let folder = host::target().join("peers/project");
         fs::create_dir_all(folder.join("src"))?;

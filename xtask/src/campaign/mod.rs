@@ -1,6 +1,7 @@
 //! `cargo xtask campaign NAME`: what takes too long for `ci`. Prints a table and writes it to `target/campaign/NAME.json`; it fails if
 //! a check fails.
 
+mod pjdfstest;
 mod share;
 
 use std::{fs, time::Instant};

@@ -1,8 +1,7 @@
 //! The share on this host's `/dev/fuse`, under the suites that others wrote and under attack.
 
 use std::{
-    collections::BTreeSet,
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -11,40 +10,52 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
-use super::{Checks, Lengths};
+use super::{
+    Checks, Lengths,
+    pjdfstest::{CONFIGURATION, Suite},
+};
 use crate::{
-    bench::build_release,
+    bench::{build_release, fetch_project},
     host::{self, Need},
     mounted::{Mounted, Server},
     progress::stage,
     test::Tally,
 };
 
-const NEEDS: &[Need] = &[Need::new("git", "git"), Need::new("gcc", "gcc")];
-
-/// The suite's features that every Linux file system has, and short naps.
-const PJDFSTEST: &str = "[features]\nposix_fallocate = {}\nrename_ctime = {}\nutimensat = {}\nutime_now = {}\n\
-    [settings]\nnaptime = 0.02\nallow_remount = false\n[dummy_auth]\nentries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"]]\n";
-
-/// Tests that make files which the share does not make (FIFOs, devices, sockets), or give files to other users: all that begin so (`a::`),
-/// that end so (`::a`: the last word says which kind of file a test is about), or that one.
-const LEFT_OUT: &[&str] = &[
-    "mknod::",
-    "mkfifo::",
-    "::fifo",
-    "::block",
-    "::char",
-    "::socket",
-    "chmod::clear_isgid_bit",
-    "link::share_metadata::regular",
-    "mkdir::uid_gid_eq_euid_egid",
-    "open::uid_gid_eq_euid_egid",
-    "open::socket_error",
-    "open::fifo_nonblock_wronly",
+const NEEDS: &[Need] = &[
+    Need::new("git", "git"),
+    Need::new("gcc", "gcc"),
+    Need::new("make", "make"),
+    Need::new("fio", "fio"),
 ];
 
 /// Git's part of the agent's side and of the host's, in turn.
 const GIT_ROUND: &str = "echo \"$1\" >> file$(($1 % 7)) && git add -A && git status --porcelain >/dev/null && git commit -qm \"$1\"";
+/// Compiles zlib, and a program that uses it.
+const C_PROJECT: &str = "tar xf \"$1\" && cd */src/zlib && ls *.c | xargs -P2 -n1 gcc -w -O2 -c && ar rcs libz.a *.o && \
+    printf '#include \"zlib.h\"\nint main(void) { return crc32(0, (void *)\"123456789\", 9) != 0xcbf43926; }' > use.c && \
+    gcc -I. use.c libz.a -o use && ./use";
+/// What fio does in each way: files of both processes, written and compared twice.
+const FIO_COMMON: &[&str] = &[
+    "--name=verify",
+    "--size=32m",
+    "--rw=randrw",
+    "--verify=crc32c",
+    "--verify_fatal=1",
+    "--iodepth=8",
+    "--fsync=64",
+    "--numjobs=2",
+    "--loops=2",
+    "--minimal",
+];
+/// Who moves the bytes, whether past the kernel's cache, and in which sizes.
+const FIO: [(&str, &str, &str); 5] = [
+    ("--ioengine=psync", "--direct=0", "--bsrange=512-128k"),
+    ("--ioengine=psync", "--direct=1", "--bsrange=512-128k"),
+    ("--ioengine=libaio", "--direct=0", "--bsrange=512-128k"),
+    ("--ioengine=libaio", "--direct=1", "--bsrange=512-1m"),
+    ("--ioengine=mmap", "--direct=0", "--bsrange=4k-128k"),
+];
 /// What people do with a repository.
 const OVERLAID: &str = "git checkout -q -b work && echo more >> README.md && git rm -q LICENSE-MIT && git commit -qam work && \
     git checkout -q -b other HEAD~20 && git merge -q -X ours --no-edit work && echo stash >> README.md && git stash -q && git stash pop -q && \
@@ -87,6 +98,12 @@ pub(super) fn run(checks: &mut Checks, lengths: Lengths) -> Result<()> {
     checks.run("git from both sides", || site.git(lengths.rounds));
     checks.run("this repository on the share", || site.checkout());
     checks.run("this repository in an overlay", || site.overlaid());
+    checks.run("fio with verification", || site.fio());
+    checks.run("builds on the share", || site.builds(&site.free, "builds"));
+    checks.run("builds in an overlay", || {
+        site.builds(&Server::overlay(&programs), "builds-overlay")
+    });
+    checks.run("attempts to get out", attempts);
     checks.run("exchanges of a directory and a link", || {
         races(lengths.exchanges)
     });
@@ -135,7 +152,7 @@ impl Site {
 
     fn pjdfstest(&self, server: &Server, name: &str) -> Result<String> {
         let configuration = self.place.path().join("pjdfstest.toml");
-        fs::write(&configuration, PJDFSTEST)?;
+        fs::write(&configuration, CONFIGURATION)?;
         let run = |at: &Path| -> Result<Suite> {
             let mut command = Command::new(self.tools.join("pjdfstest"));
             command.arg("-c").arg(&configuration).arg("-p").arg(at);
@@ -191,6 +208,53 @@ impl Site {
         Ok(format!("{rounds} rounds without an error"))
     }
 
+    /// Random writes of random sizes, by ways that differ in who caches what; then everything is read back and compared.
+    fn fio(&self) -> Result<String> {
+        let (mounted, _) = self.mount(&self.server, "fio")?;
+        for (engine, direct, sizes) in FIO {
+            let mut command = Command::new("fio");
+            command.args([FIO_COMMON, &[engine, direct, sizes]].concat());
+            command.arg("--directory").arg(mounted.at());
+            let output = command.current_dir(self.place.path()).output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(
+                output.status.success(),
+                "{engine} {direct}: {}",
+                said.trim()
+            );
+            for entry in fs::read_dir(mounted.at())? {
+                fs::remove_file(entry?.path())?;
+            }
+        }
+        let (ways, each) = (FIO.len(), "2 x 32 MiB twice");
+        Ok(format!("{ways} ways, {each}, every block compared"))
+    }
+
+    /// A crate and a C project, with all that is written below the share.
+    fn builds(&self, server: &Server, name: &str) -> Result<String> {
+        let (mounted, _) = self.mount(server, name)?;
+        let shell = Shell::new()?;
+        let at = mounted.at();
+        cmd!(shell, "cargo install --quiet --locked --root {at}/root --target-dir {at}/target --version 0.3.2 fsx")
+            .quiet()
+            .run()?;
+        let project = fetch_project()?;
+        let built = Command::new("sh")
+            .args(["-c", C_PROJECT, "sh"])
+            .arg(project)
+            .current_dir(at)
+            .output()?;
+        let said = String::from_utf8_lossy(&built.stderr);
+        ensure!(built.status.success(), "zlib: {}", said.trim());
+        let program = at.join("root/bin/fsx");
+        let version = Command::new(program).arg("--version").output()?;
+        ensure!(
+            version.status.success(),
+            "the crate that was built does not run"
+        );
+        Ok("fsx by cargo; zlib by gcc, both run".into())
+    }
+
     /// This repository itself, fetched onto the share.
     fn checkout(&self) -> Result<String> {
         let (mounted, tree) = self.mount(&self.free, "checkout")?;
@@ -244,192 +308,47 @@ fn git(directory: &Path, script: &str, argument: u64) -> Result<Output> {
     Ok(output)
 }
 
+/// The attempts to get out that `fsshare`'s own tests make, counted.
+fn attempts() -> Result<String> {
+    let (tally, text) = own_tests(&["confinement::", "rules::"], &[])?;
+    let counts = text.lines().filter_map(|line| {
+        let (_, count) = line.strip_prefix("ATTEMPTS ")?.rsplit_once(": ")?;
+        count.parse::<u64>().ok()
+    });
+    let count: u64 = counts.sum();
+    ensure!(count >= 300, "only {count} attempts were made");
+    Ok(format!("{tally}; {count} attempts, none got out"))
+}
+
 /// The race of `fsshare`'s own tests, for longer.
 fn races(exchanges: u64) -> Result<String> {
-    let done = Command::new("cargo")
-        .args(["test", "--release", "-p", "fsshare", "--test", "server"])
-        .arg("--target-dir")
-        .arg(host::target())
-        .arg("races::")
-        .current_dir(host::workspace())
-        .env("COFFERDAM_EXCHANGES", exchanges.to_string())
-        .output()?;
-    let text = [done.stdout, done.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let tally = Tally::of(&text, "the races", !done.status.success());
-    if tally.failed() > 0 {
-        eprintln!("{text}");
-        bail!("failed: {}", tally.failures().join(", "));
-    }
-    ensure!(tally.passed() > 0, "no test ran: {tally}");
+    let (tally, _) = own_tests(
+        &["races::"],
+        &[("COFFERDAM_EXCHANGES", exchanges.to_string())],
+    )?;
     Ok(format!(
         "{tally}; {exchanges} exchanges, nothing outside was touched"
     ))
 }
 
-/// What a suite said.
-#[derive(Debug, Default)]
-struct Suite {
-    passed: usize,
-    skipped: usize,
-    failed: BTreeSet<String>,
-    /// By its own count.
-    total: usize,
-}
-
-impl Suite {
-    /// Lines are a test's name and its verdict; at the end all are counted.
-    fn of(text: &str) -> Result<Self> {
-        let mut suite = Self::default();
-        for line in text.lines() {
-            suite.read(line);
-        }
-        let named = suite.passed + suite.skipped + suite.failed.len();
-        ensure!(
-            suite.passed > 0 && named == suite.total,
-            "the suite told of {named} of its {} tests, and {} passed",
-            suite.total,
-            suite.passed
-        );
-        Ok(suite)
+/// Runs some of `fsshare`'s own tests of its server. Gives what they printed, too.
+fn own_tests(filters: &[&str], environment: &[(&str, String)]) -> Result<(Tally, String)> {
+    let done = Command::new("cargo")
+        .args(["test", "--release", "-p", "fsshare", "--test", "server"])
+        .arg("--target-dir")
+        .arg(host::target())
+        .arg("--")
+        .args(filters)
+        .current_dir(host::workspace())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .output()?;
+    let text = [done.stdout, done.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let tally = Tally::of(&text, "fsshare's own tests", !done.status.success());
+    if tally.failed() > 0 {
+        eprintln!("{text}");
+        bail!("failed: {}", tally.failures().join(", "));
     }
-
-    fn read(&mut self, line: &str) {
-        if let Some(counts) = line.strip_prefix("Summary: ") {
-            let total = counts.rsplit(", ").next().unwrap_or_default();
-            let total = total.strip_suffix(" total").and_then(|n| n.parse().ok());
-            self.total = total.unwrap_or_default();
-        }
-        let mut words = line.split_whitespace();
-        let (Some(name), Some(verdict)) = (words.next(), words.next()) else {
-            return;
-        };
-        if !name.contains("::") {
-            return;
-        }
-        match verdict {
-            "ok" => self.passed += 1,
-            "skipped" => self.skipped += 1,
-            "FAILED" => {
-                self.failed.insert(name.to_owned());
-            }
-            _ => {}
-        }
-    }
-
-    /// How many tests failed because they are not for the share. It is an error if others failed that do not on the `host` below, if not
-    /// the same tests ran there, and if a reason to leave tests out holds for none that fails.
-    fn left_out(&self, host: &Self) -> Result<usize> {
-        ensure!(
-            (self.total, self.skipped) == (host.total, host.skipped),
-            "{self}, but {host} on the file system below"
-        );
-        let only_here = self.failed.difference(&host.failed);
-        let (left_out, unexpected): (Vec<&str>, Vec<&str>) =
-            only_here.map(String::as_str).partition(|test| {
-                let mut reasons = LEFT_OUT.iter();
-                reasons.any(|reason| is_for(reason, test))
-            });
-        ensure!(
-            unexpected.is_empty(),
-            "these failed: {}",
-            unexpected.join(", ")
-        );
-        let mut stale = LEFT_OUT.iter().copied();
-        let is_stale = |reason: &&str| !left_out.iter().any(|test| is_for(reason, test));
-        match stale.find(is_stale) {
-            Some(reason) => bail!("no test of `{reason}` failed: it need not be left out"),
-            None => Ok(left_out.len()),
-        }
-    }
-}
-
-impl fmt::Display for Suite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (total, passed, failed) = (self.total, self.passed, self.failed.len());
-        write!(
-            f,
-            "of {total} tests {passed} passed, {failed} failed, {} skipped",
-            self.skipped
-        )
-    }
-}
-
-/// Whether a line of [`LEFT_OUT`] means the test.
-fn is_for(reason: &str, test: &str) -> bool {
-    let begins = reason.ends_with("::") && test.starts_with(reason);
-    let ends = reason.starts_with("::") && test.ends_with(reason);
-    begins || ends || test == reason
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Output in which each of these tests failed.
-    fn output(failed: &[&str]) -> String {
-        let lines: String = failed
-            .iter()
-            .map(|test| format!("{test}   FAILED\n\tcalled `Result::unwrap()`\n"))
-            .collect();
-        let total = failed.len() + 2;
-        format!(
-            "chmod::a::regular    ok\n{lines}link::d    skipped\n   8: std::rt::lang_start::{{{{closure}}}}\n\n\
-            Summary: {} failed, 1 skipped, 1 passed, 0 expected failures, {total} total\n",
-            failed.len()
-        )
-    }
-
-    fn suite(failed: &[&str]) -> Suite {
-        Suite::of(&output(failed)).unwrap()
-    }
-
-    /// One test for each reason.
-    fn left_out() -> Vec<&'static str> {
-        let mut tests = vec!["mknod::a", "mkfifo::b", "open::c::fifo", "open::c::block"];
-        tests.extend(["open::c::char", "open::c::socket"]);
-        let named = |reason: &&str| !reason.starts_with("::") && !reason.ends_with("::");
-        tests.extend(LEFT_OUT.iter().copied().filter(named));
-        tests
-    }
-
-    #[test]
-    fn verdicts_are_counted_and_failures_named() {
-        let suite = suite(&["mkdir::b"]);
-        assert_eq!((suite.passed, suite.skipped, suite.total), (1, 1, 3));
-        assert_eq!(Vec::from_iter(&suite.failed), ["mkdir::b"]);
-    }
-
-    #[test]
-    fn a_suite_that_breaks_off_is_an_error() {
-        let whole = output(&["mkdir::b"]);
-        let broken_off = whole.split_once("\n\nSummary").unwrap().0;
-        assert!(Suite::of(broken_off).is_err());
-        assert!(Suite::of(&whole.replace("3 total", "4 total")).is_err());
-        assert!(Suite::of("").is_err());
-    }
-
-    #[test]
-    fn only_what_is_left_out_may_fail_and_all_of_it_does() {
-        let host = suite(&["rename::e"]);
-        let mut failed = left_out();
-        failed.push("rename::e");
-        // As many tests as ran on the share.
-        let host_of = |total| Suite {
-            total,
-            ..suite(&["rename::e"])
-        };
-        let ours = suite(&failed);
-        assert_eq!(ours.left_out(&host_of(ours.total)).unwrap(), LEFT_OUT.len());
-        assert!(ours.left_out(&host).is_err(), "another number of tests");
-        for at in 0..LEFT_OUT.len() {
-            let mut fewer = failed.clone();
-            fewer.remove(at);
-            let ours = suite(&fewer);
-            assert!(ours.left_out(&host_of(ours.total)).is_err(), "{at}");
-        }
-        failed.push("mkdir::b");
-        let ours = suite(&failed);
-        assert!(ours.left_out(&host_of(ours.total)).is_err(), "mkdir::b");
-    }
+    ensure!(tally.passed() > 0, "no test ran: {tally}");
+    Ok((tally, text))
 }
