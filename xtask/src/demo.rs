@@ -53,7 +53,7 @@ fn prepare() -> Result<Assets> {
 }
 
 /// The profile `nested` is optimised like a release, and builds in a fraction of its time.
-fn build_coffer() -> Result<()> {
+pub(crate) fn build_coffer() -> Result<()> {
     let shell = Shell::new()?;
     shell.change_dir(host::workspace());
     let target = host::target();

@@ -3,6 +3,7 @@
 
 mod pjdfstest;
 mod share;
+mod share_guest;
 
 use std::{fs, time::Instant};
 
@@ -16,6 +17,8 @@ use crate::host;
 pub(crate) enum Campaign {
     /// The share on this host's /dev/fuse: public suites, git from both sides, builds, races.
     Share,
+    /// Public suites on the workspace of a guest: pjdfstest, fsx, git
+    ShareGuest,
 }
 
 /// How long it runs.
@@ -74,6 +77,10 @@ pub(crate) fn run(campaign: Campaign, lengths: Lengths) -> Result<()> {
         Campaign::Share => {
             share::run(&mut checks, lengths)?;
             "share"
+        }
+        Campaign::ShareGuest => {
+            share_guest::run(&mut checks)?;
+            "share-guest"
         }
     };
     let folder = host::target().join("campaign");

@@ -5,8 +5,7 @@ use std::{collections::BTreeSet, fmt};
 use anyhow::{Result, bail, ensure};
 
 /// The suite's features that every Linux file system has, and short naps.
-pub(super) const CONFIGURATION: &str = "[features]\nposix_fallocate = {}\nrename_ctime = {}\nutimensat = {}\nutime_now = {}\n\
-    [settings]\nnaptime = 0.02\nallow_remount = false\n[dummy_auth]\nentries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"]]\n";
+pub(super) const CONFIGURATION: &str = include_str!("../../assets/campaign/pjdfstest.toml");
 
 /// Tests that make files which the share does not make (FIFOs, devices, sockets), or give files to other users: all that begin so (`a::`),
 /// that end so (`::a`: the last word says which kind of file a test is about), or that one.

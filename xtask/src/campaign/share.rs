@@ -122,7 +122,7 @@ struct Site {
 }
 
 /// The suites, built from the registry.
-fn tools() -> Result<PathBuf> {
+pub(super) fn tools() -> Result<PathBuf> {
     let root = host::target().join("peers/tools");
     let shell = Shell::new()?;
     for (name, version) in [("pjdfstest", "0.2.2"), ("fsx", "0.3.2")] {
