@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 use super::ChangesError;
 use crate::abi::Name;
 use crate::errno::Errno;
-use crate::host::{AccessMode, Attributes, Kind, Next, os};
+use crate::host::{AccessMode, Attributes, Kind, Next, os, user_xattrs};
 
 /// Room for a part of a listing, bytes.
 const LISTING: usize = 32 << 10;
@@ -90,7 +90,7 @@ impl Tree {
         Ok(text)
     }
 
-    /// Whether this file or link holds the same as one of the other tree.
+    /// Whether this file or link holds the same as one of the other tree, and the same attributes of users if that one's file system keeps any.
     pub(super) fn is_same(
         &self,
         own: &Found,
@@ -101,6 +101,11 @@ impl Tree {
             (Kind::Regular, Kind::Regular) if own.attributes.size == other.attributes.size => {}
             (Kind::Symlink, Kind::Symlink) => return Ok(self.link(own)? == tree.link(other)?),
             _ => return Ok(false),
+        }
+        if let Some(xattrs) = user_xattrs((&tree.host, &other.node))?
+            && xattrs != user_xattrs((&self.host, &own.node))?.unwrap_or_default()
+        {
+            return Ok(false);
         }
         let (own, _) = self.host.open(&own.node, AccessMode::READ)?;
         let (other, _) = tree.host.open(&other.node, AccessMode::READ)?;

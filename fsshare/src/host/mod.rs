@@ -36,9 +36,9 @@ pub(crate) use macos as os;
 #[cfg(windows)]
 pub(crate) use windows as os;
 
-#[cfg(target_os = "linux")]
-pub(crate) use layers::copy_xattrs;
 pub(crate) use layers::{Directory, Host, Node, Over};
+#[cfg(target_os = "linux")]
+pub(crate) use layers::{copy_xattrs, user_xattrs};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::Watch;
 #[cfg(not(target_os = "linux"))]

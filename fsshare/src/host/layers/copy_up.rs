@@ -1,5 +1,6 @@
 //! From the lower tree to the upper one: what the guest is about to change is copied there before.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
 use super::draft::Draft;
@@ -143,24 +144,39 @@ pub(crate) fn copy_xattrs(
     from: (&os::Host, &os::Node),
     to: (&os::Host, &os::Node),
 ) -> Result<(), Errno> {
-    let mut list = vec![0; LONGEST_XATTR];
-    let len = match from.0.list_xattrs(from.1, &mut list) {
-        Err(Errno::EOPNOTSUPP) => return Ok(()),
-        len => len?,
-    };
-    let names = list.get(..len).unwrap_or_default();
-    let names = names.split_inclusive(|byte| *byte == 0);
-    let mut value = Vec::new();
-    for name in names.filter(|name| name.starts_with(USER)) {
-        let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::EIO)?;
-        let name = XattrName::new(name).map_err(|_| Errno::EIO)?;
-        value.resize(LONGEST_XATTR, 0);
-        let len = from.0.get_xattr(from.1, name, &mut value)?;
-        let value = value.get(..len).unwrap_or_default();
-        match to.0.set_xattr(to.1, name, value, XattrMode::empty()) {
+    for (name, value) in user_xattrs(from)?.unwrap_or_default() {
+        match to
+            .0
+            .set_xattr(to.1, checked(&name)?, &value, XattrMode::empty())
+        {
             Err(Errno::EOPNOTSUPP | Errno::EPERM | Errno::EACCES) => return Ok(()),
             outcome => outcome?,
         }
     }
     Ok(())
+}
+
+/// The attributes of users that a node has; nothing where the file system keeps none.
+pub(crate) fn user_xattrs(
+    (host, node): (&os::Host, &os::Node),
+) -> Result<Option<BTreeMap<CString, Vec<u8>>>, Errno> {
+    let mut list = vec![0; LONGEST_XATTR];
+    let len = match host.list_xattrs(node, &mut list) {
+        Err(Errno::EOPNOTSUPP) => return Ok(None),
+        len => len?,
+    };
+    let names = list.get(..len).unwrap_or_default();
+    let names = names.split_inclusive(|byte| *byte == 0);
+    let mut all = BTreeMap::new();
+    let mut value = vec![0; LONGEST_XATTR];
+    for name in names.filter(|name| name.starts_with(USER)) {
+        let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::EIO)?;
+        let len = host.get_xattr(node, checked(name)?, &mut value)?;
+        all.insert(name.into(), value.get(..len).unwrap_or_default().into());
+    }
+    Ok(Some(all))
+}
+
+fn checked(name: &CStr) -> Result<XattrName<'_>, Errno> {
+    XattrName::new(name).map_err(|_| Errno::EIO)
 }

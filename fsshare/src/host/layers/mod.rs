@@ -18,7 +18,7 @@ mod listing;
 use std::io;
 
 #[cfg(target_os = "linux")]
-pub(crate) use self::copy_up::copy_xattrs;
+pub(crate) use self::copy_up::{copy_xattrs, user_xattrs};
 use self::draft::Drafts;
 pub(crate) use self::listing::Directory;
 use self::listing::Room;

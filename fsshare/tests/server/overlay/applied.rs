@@ -1,13 +1,15 @@
 //! What the host's user is told of, and what gets onto the host.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use fsshare::{ApplyError, Caution, Change, ChangesError, Content, OnConflict, What};
 
-use super::super::client::{Share, fingerprint};
+use fsshare::abi::{Opcode, wire};
+
+use super::super::client::{Share, fingerprint, text};
 use super::{Paths as _, changes, fill};
 
 fn overlay() -> Share {
@@ -377,4 +379,27 @@ fn a_thousand_renames_are_told_as_such() {
     };
     assert_eq!(list.list().iter().filter(renamed).count(), 1000);
     assert_eq!(list.list().len(), 1000);
+}
+
+#[test]
+fn attributes_of_users_are_changes_too() {
+    let share = overlay();
+    let node = share.node("a").unwrap();
+    let body = wire::SetXattrIn { size: 2, flags: 0 };
+    let name_and_value = [text("user.note"), b"hi".to_vec()].concat();
+    let set = share.ask(Opcode::SetXattr, node, &body, &name_and_value);
+    if set == Err(libc::EOPNOTSUPP) {
+        // Past the capture of the test harness, so that it is counted.
+        let skip = b"SKIP attributes_of_users_are_changes_too: temporary files keep none\n";
+        drop(std::io::stderr().write_all(skip));
+        return;
+    }
+    set.unwrap();
+    assert_eq!(told(&share), [("a".into(), What::Modified)]);
+    assert_eq!(apply(&share, |_| true, OnConflict::Keep), [""; 0]);
+    assert_eq!(told(&share), []);
+    let mut value = [0; 8];
+    let length = rustix::fs::getxattr(share.root.join("a"), "user.note", &mut value);
+    assert_eq!(&value[..length.unwrap()], b"hi");
+    assert_eq!(read(&share, "a").unwrap(), "alpha");
 }
