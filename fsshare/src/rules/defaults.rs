@@ -1,5 +1,8 @@
 //! The rules that a writable workspace has unless its user says otherwise.
 
+#[cfg(target_os = "linux")]
+use std::sync::LazyLock;
+
 use super::{Guard, RuleError, Rules};
 
 /// Secrets that lie in workspaces.
@@ -129,12 +132,15 @@ impl Rules {
 
     /// What programs of the host run or obey: without being asked to, or when their user builds something.
     #[cfg(target_os = "linux")]
-    pub(crate) fn run_on_host() -> Self {
-        Self::try_run_on_host().unwrap_or_default()
+    pub(crate) fn run_on_host() -> &'static Self {
+        // Each path of a report asks for them. The lists are valid, which a test makes sure of.
+        static RULES: LazyLock<Rules> =
+            LazyLock::new(|| Rules::try_run_on_host().unwrap_or_default());
+        &RULES
     }
 
     #[cfg(target_os = "linux")]
-    fn try_run_on_host() -> Result<Self, RuleError> {
+    pub(super) fn try_run_on_host() -> Result<Self, RuleError> {
         let mut rules = Self::none();
         for pattern in BUILDS {
             rules.protect(pattern)?;

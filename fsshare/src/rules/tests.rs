@@ -129,6 +129,8 @@ fn patterns_that_are_none_are_refused() {
 
 #[test]
 fn the_usual_rules_are_valid_and_mean_what_they_say() {
+    #[cfg(target_os = "linux")]
+    Rules::try_run_on_host().unwrap();
     let usual = Rules::try_usual().unwrap();
     for (path, expected) in [
         ("app/.env", Some(Guard::Hidden)),
