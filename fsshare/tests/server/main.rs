@@ -23,4 +23,5 @@ mod random;
 mod read_only;
 mod refusals;
 mod rules;
+mod trouble;
 mod unheld;
