@@ -42,6 +42,10 @@ pub(super) fn check(config: &SandboxBuilder, rules: &Rules) -> Result<()> {
                            keep it elsewhere, or share the workspace read-only (--read-only)";
             return Err(refusal(what, path, problem));
         }
+        if shares.iter().any(|share| share.keeps(&way)) {
+            let problem = "it lies in, or is reached through, the directory for a guest's changes; keep it elsewhere";
+            return Err(refusal(what, path, problem));
+        }
     }
     check_shares(&shares)?;
     check_changes(&shares)
@@ -62,9 +66,14 @@ fn check_changes(shares: &[Share<'_>]) -> Result<()> {
             way.last()
                 .is_some_and(|last| other.directory.starts_with(last))
         };
-        if shares.iter().any(|other| is_seen(other) || holds(other)) {
-            let problem =
-                "it lies in, is reached through, or holds a workspace; keep the changes elsewhere";
+        // What a guest keeps there it could exchange for a link.
+        let others = || shares.iter().filter(|other| !std::ptr::eq(*other, share));
+        let is_kept = shares
+            .iter()
+            .any(|other| other.keeps(&self::way(&share.mount.host)))
+            || others().any(|other| other.keeps(&way));
+        if is_kept || shares.iter().any(|other| is_seen(other) || holds(other)) {
+            let problem = "it lies in, is reached through, or holds a workspace or another's changes; keep the changes elsewhere";
             return Err(refusal("directory for changes", changes, problem));
         }
     }
@@ -112,6 +121,15 @@ impl<'a> Share<'a> {
     fn can_change(&self, way: &[PathBuf]) -> bool {
         self.mount.is_changed_by_guest()
             && way.iter().any(|entry| entry.starts_with(&self.directory))
+    }
+
+    /// Whether one of these entries is in the directory that takes what the guest changes in this share.
+    fn keeps(&self, way: &[PathBuf]) -> bool {
+        let ShareMode::Overlay { changes } = &self.mount.mode else {
+            return false;
+        };
+        let directory = self::way(changes).pop();
+        directory.is_some_and(|directory| way.iter().any(|entry| entry.starts_with(&directory)))
     }
 
     /// Whether the guest can write a part of `outer` through this share.

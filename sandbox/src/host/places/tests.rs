@@ -139,3 +139,42 @@ fn shares_are_nested_only_where_none_is_writable() {
         }
     }
 }
+
+#[test]
+fn what_an_overlay_keeps_is_the_guests() {
+    let (folder, config) = setting();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir_all(path("changes/upper")).unwrap();
+    fs::write(path("changes/upper/file"), "x").unwrap();
+    fs::create_dir_all(path("other")).unwrap();
+    let overlay = |changes: &str| Mount {
+        host: path("other"),
+        guest: None,
+        mode: ShareMode::Overlay {
+            changes: path(changes),
+        },
+    };
+    let config = config.mount(overlay("changes"));
+    assert_eq!(refused(&config), None);
+    let inside = path("changes/upper/file");
+    for (what, config) in [
+        ("kernel", config.clone().kernel(&inside)),
+        ("console log", config.clone().console_log(&inside)),
+    ] {
+        let message = refused(&config).unwrap();
+        let told = message.starts_with(what) && message.contains("a guest's changes");
+        assert!(told, "{message}");
+    }
+    let within = Mount {
+        host: path("safe"),
+        ..overlay("changes/upper/more")
+    };
+    let message = refused(&config.clone().mount(within)).unwrap();
+    assert!(message.contains("another's changes"), "{message}");
+    let shared = Mount {
+        host: path("changes/upper"),
+        guest: None,
+        mode: ShareMode::ReadOnly,
+    };
+    assert!(refused(&config.mount(shared)).is_some());
+}
