@@ -36,7 +36,7 @@ pub(crate) use macos as os;
 #[cfg(windows)]
 pub(crate) use windows as os;
 
-pub(crate) use layers::{Directory, Host, Node, Over};
+pub(crate) use layers::{Directory, Host, Node, Over, upper_number};
 #[cfg(target_os = "linux")]
 pub(crate) use layers::{copy_xattrs, user_xattrs};
 #[cfg(target_os = "linux")]

@@ -6,7 +6,7 @@ use super::Server;
 use super::inodes::Inode;
 use crate::abi::{SetAttrFlags, wire};
 use crate::errno::Errno;
-use crate::host::{AccessMode, Attributes, Kind, Layer, NewTime, Time, Watch};
+use crate::host::{AccessMode, Attributes, Kind, Layer, NewTime, Time, Watch, upper_number};
 
 /// Nanoseconds of a second.
 const SECOND: u32 = 1_000_000_000;
@@ -14,8 +14,6 @@ const SECOND: u32 = 1_000_000_000;
 const BASIC: u32 = 0x7ff;
 /// `STATX_BTIME`: the time of creation.
 const BIRTH: u32 = 0x800;
-/// Bit of the numbers of an upper tree's nodes.
-const UPPER: u64 = 1 << 63;
 
 impl Server {
     /// GETATTR.
@@ -195,11 +193,13 @@ impl Server {
     }
 }
 
-/// The inode number that the guest is told. Two trees may be of two file systems, each with its own numbers.
+/// The inode number that the guest is told.
 fn number(attributes: &Attributes) -> u64 {
     match attributes.layer {
         // A directory keeps its number when it is copied up, or whoever walks through it would lose his way.
-        Layer::Upper if attributes.kind() != Kind::Directory => attributes.identity.inode ^ UPPER,
+        Layer::Upper if attributes.kind() != Kind::Directory => {
+            upper_number(attributes.identity.inode)
+        }
         _ => attributes.identity.inode,
     }
 }

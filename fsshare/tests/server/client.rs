@@ -384,7 +384,7 @@ fn config(root: &Path, changes: Option<&PathBuf>) -> Config {
     config
 }
 
-/// Takes a listing apart into names and node ids; returns the last cookie.
+/// Takes a listing apart into names and node ids, or inode numbers where there are none; returns the last cookie.
 pub(crate) fn entries(mut bytes: &[u8], plus: bool, all: &mut Vec<(String, u64)>) -> u64 {
     let mut cookie = 0;
     while !bytes.is_empty() {
@@ -394,6 +394,9 @@ pub(crate) fn entries(mut bytes: &[u8], plus: bool, all: &mut Vec<(String, u64)>
             (node, bytes) = (entry.nodeid, rest);
         }
         let (head, rest) = wire::Dirent::read_from_prefix(bytes).unwrap();
+        if !plus {
+            node = head.ino;
+        }
         let (name, rest) = rest.split_at(head.namelen as usize);
         all.push((String::from_utf8(name.to_vec()).unwrap(), node));
         bytes = &rest[(8 - name.len() % 8) % 8..];
@@ -419,6 +422,29 @@ pub(crate) fn request(opcode: u32, unique: u64, nodeid: u64, body: &[u8]) -> Vec
         padding: 0,
     };
     [head.as_bytes(), body].concat()
+}
+
+/// Does it as a user without privileges, on a thread of its own. Gives nothing where we have none to lay down.
+pub(crate) fn as_nobody<T: Send>(test: &str, act: impl FnOnce() -> T + Send) -> Option<T> {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return Some(act());
+    }
+    let user = rustix::process::Uid::from_raw(NOBODY);
+    let done = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let root = rustix::process::Uid::ROOT;
+            rustix::thread::set_thread_res_uid(root, user, root).ok()?;
+            Some(act())
+        });
+        thread.join().unwrap()
+    });
+    if done.is_none() {
+        // Past the capture of the test harness, so that it is counted.
+        let line = format!("SKIP {test}: the user cannot be changed\n");
+        drop(std::io::stderr().write_all(line.as_bytes()));
+    }
+    done
 }
 
 /// Tells how many attempts to get out a test made, past the capture of the test harness: `cargo xtask campaign share` adds them up.

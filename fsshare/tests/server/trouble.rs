@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use fsshare::abi::{Opcode, ROOT_ID, SetAttrFlags, wire};
 use libc::{O_RDONLY, O_RDWR};
 
-use super::client::{Share, text};
+use super::client::{Share, as_nobody, text};
 
 /// A share of which the root is a file system of its own, or nothing where none can be mounted.
 struct Mounted {
@@ -227,29 +227,6 @@ fn times_to_come_are_told_as_they_are() {
         ..Default::default()
     };
     assert_eq!(share.setattr(found.nodeid, before).unwrap().mtime, 1);
-}
-
-/// Does it as a user without privileges, on a thread of its own. Gives nothing where we have none to lay down.
-fn as_nobody<T: Send>(test: &str, act: impl FnOnce() -> T + Send) -> Option<T> {
-    const NOBODY: u32 = 65534;
-    if !rustix::process::geteuid().is_root() {
-        return Some(act());
-    }
-    let user = rustix::process::Uid::from_raw(NOBODY);
-    let done = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let root = rustix::process::Uid::ROOT;
-            rustix::thread::set_thread_res_uid(root, user, root).ok()?;
-            Some(act())
-        });
-        thread.join().unwrap()
-    });
-    if done.is_none() {
-        // Past the capture of the test harness, so that it is counted.
-        let line = format!("SKIP {test}: the user cannot be changed\n");
-        drop(std::io::stderr().write_all(line.as_bytes()));
-    }
-    done
 }
 
 fn allow(path: &Path, mode: u32) {

@@ -1,10 +1,10 @@
 //! Changes, all of which go to the upper tree.
 
-use super::draft::{self, Draft};
+use super::draft::{Draft, OWN};
 use super::{Host, Node, Overlay, os};
 use crate::abi::{Name, RenameMode, Target, XattrMode, XattrName};
 use crate::errno::Errno;
-use crate::host::{AccessMode, Attributes, File, Kind, Layer, NewTime, Next};
+use crate::host::{AccessMode, Attributes, File, Kind, Layer, NewTime, Next, SETTABLE_MODE};
 
 /// Room for the first entries of a directory, bytes.
 const FIRST_ENTRIES: usize = 4 << 10;
@@ -53,11 +53,13 @@ impl Host {
             return Ok(Node::Only(made));
         };
         let made = self.make(overlay, parent, name, |draft, name| {
-            let made = self.upper.make_directory(draft.work(), name, mode)?;
+            let made = self.upper.make_directory(draft.work(), name, OWN)?;
             // Nothing of a directory that the host has, or will have, by that name.
-            self.upper.set_opaque_mode(&made, mode)?;
+            self.upper.set_opaque_mode(&made, OWN)?;
             Ok(made)
         })?;
+        // One that its owner cannot write does not move.
+        self.upper.set_opaque_mode(&made, mode)?;
         Ok(Node::Upper(made))
     }
 
@@ -132,19 +134,14 @@ impl Host {
     fn take_away(&self, overlay: &Overlay, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
         let above = parent.own()?;
         let draft = overlay.drafts.begin(&self.upper)?;
-        if self.is_below(overlay, parent, name) {
-            self.upper.make_fifo(draft.work(), draft.name()?)?;
-            return match self.upper.attributes_at(above, name) {
-                Err(Errno::ENOENT) => draft.place(above, name),
-                _ => draft.swap(above, name),
-            };
+        if !self.is_below(overlay, parent, name) {
+            return draft.take(above, name);
         }
-        // It goes with the draft.
-        self.upper.rename(
-            (above, name),
-            (draft.work(), draft.name()?),
-            RenameMode::NOREPLACE,
-        )
+        self.upper.make_fifo(draft.work(), draft.name()?)?;
+        match self.is_above((above, name))? {
+            false => draft.place(above, name),
+            true => draft.swap(above, name),
+        }
     }
 
     fn is_below(&self, overlay: &Overlay, parent: &Node, name: Name<'_>) -> bool {
@@ -177,42 +174,59 @@ impl Host {
             self.movable(to)?;
             return self.upper.rename(upper.0, upper.1, mode);
         }
-        if let Some(target) = self.present(to.0, to.1)? {
+        let target = self.present(to.0, to.1)?;
+        if let Some(target) = &target {
             if mode.contains(RenameMode::NOREPLACE) {
                 return Err(Errno::EEXIST);
             }
             if target.identity == source.identity {
                 return Ok(());
             }
-            self.make_way(&source, &target, to)?;
+            self.may_replace(&source, target, to)?;
         }
-        self.upper_rename(overlay, &source, upper.0, upper.1)?;
-        if self.is_below(overlay, from.0, from.1) {
-            let draft = overlay.drafts.begin(&self.upper)?;
-            self.upper.make_fifo(draft.work(), draft.name()?)?;
-            draft.place(from.0.own()?, from.1)?;
+        let is_below = self.is_below(overlay, from.0, from.1);
+        let exchanges = match &target {
+            // A directory replaces none but an empty one, and one with whiteouts is not empty.
+            Some(target) => target.kind() == Kind::Directory && target.layer == Layer::Upper,
+            // Nobody is to see what is below the old name, not even if this is ended half-way; and a directory replaces no whiteout.
+            None => is_below || (source.kind() == Kind::Directory && self.is_above(upper.1)?),
+        };
+        if !exchanges {
+            self.upper.rename(upper.0, upper.1, RenameMode::empty())?;
+            return self.hide(overlay, from, is_below);
         }
-        Ok(())
+        if target.is_none() {
+            self.hide(overlay, to, true)?;
+        }
+        self.upper.rename(upper.0, upper.1, RenameMode::EXCHANGE)?;
+        match (target.is_some(), is_below) {
+            // The whiteout has come.
+            (false, true) => Ok(()),
+            _ => self.take_away(overlay, from.0, from.1),
+        }
     }
 
-    /// Replaces whatever the upper tree has at `to`, which is no directory that holds something.
-    fn upper_rename(
+    /// Whether the upper tree has something there, be it a whiteout.
+    fn is_above(&self, (parent, name): (&os::Node, Name<'_>)) -> Result<bool, Errno> {
+        match self.upper.attributes_at(parent, name) {
+            Err(Errno::ENOENT) => Ok(false),
+            present => present.map(|_| true),
+        }
+    }
+
+    /// Puts a whiteout where nothing is, if there is something `below`.
+    fn hide(
         &self,
         overlay: &Overlay,
-        source: &Attributes,
-        from: (&os::Node, Name<'_>),
-        to: (&os::Node, Name<'_>),
+        (parent, name): (&Node, Name<'_>),
+        is_below: bool,
     ) -> Result<(), Errno> {
-        let present = self.upper.attributes_at(to.0, to.1);
-        let is_whiteout = present.is_ok_and(|present| present.kind() == Kind::Special);
-        if source.kind() != Kind::Directory || !is_whiteout {
-            return self.upper.rename(from, to, RenameMode::empty());
+        if !is_below {
+            return Ok(());
         }
-        // A directory replaces none but a directory; the whiteout goes with the draft.
-        self.upper.rename(from, to, RenameMode::EXCHANGE)?;
         let draft = overlay.drafts.begin(&self.upper)?;
-        self.upper
-            .rename(from, (draft.work(), draft.name()?), RenameMode::NOREPLACE)
+        self.upper.make_fifo(draft.work(), draft.name()?)?;
+        draft.place(parent.own()?, name)
     }
 
     /// The attributes of what can be moved.
@@ -229,28 +243,36 @@ impl Host {
         Ok(attributes)
     }
 
-    /// Prepares for the replacement of `target` by `source`.
-    fn make_way(
+    /// Whether `source` may take the place of `target`, as far as their kinds are concerned.
+    fn may_replace(
         &self,
         source: &Attributes,
         target: &Attributes,
         (parent, name): (&Node, Name<'_>),
     ) -> Result<(), Errno> {
         match (source.kind(), target.kind()) {
-            (Kind::Directory, Kind::Directory) => {}
-            (Kind::Directory, _) => return Err(Errno::ENOTDIR),
-            (_, Kind::Directory) => return Err(Errno::EISDIR),
-            _ => return Ok(()),
-        }
-        let node = self.lookup(parent, name)?;
-        self.expect_empty(&node)?;
-        match &node {
-            Node::Upper(upper) | Node::Merged { upper, .. } => draft::clear(&self.upper, upper),
-            Node::Only(_) | Node::Lower(_) => Ok(()),
+            (Kind::Directory, Kind::Directory) => self.expect_empty(&self.lookup(parent, name)?),
+            (Kind::Directory, _) => Err(Errno::ENOTDIR),
+            (_, Kind::Directory) => Err(Errno::EISDIR),
+            _ => Ok(()),
         }
     }
 
+    /// `ENOTEMPTY` if it holds something. Whoever removes a directory need not be allowed to read it.
     fn expect_empty(&self, directory: &Node) -> Result<(), Errno> {
+        match self.find_entry(directory) {
+            Err(Errno::EACCES) => {}
+            outcome => return outcome,
+        }
+        let mode = directory.own()?.attributes()?.mode & SETTABLE_MODE;
+        self.set_mode(directory, mode | OWN)?;
+        let outcome = self.find_entry(directory);
+        self.set_mode(directory, mode)?;
+        outcome
+    }
+
+    /// `ENOTEMPTY` if there is one.
+    fn find_entry(&self, directory: &Node) -> Result<(), Errno> {
         let mut outcome = Ok(());
         let mut scratch = Vec::with_capacity(FIRST_ENTRIES);
         self.open_directory(directory)?

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
-use super::draft::Draft;
+use super::draft::{Draft, OWN};
 use super::listing::is_whiteout;
 use super::{Host, Node, Overlay, Unmet, os};
 use crate::abi::{Name, Target, XattrMode, XattrName};
@@ -15,6 +15,8 @@ use crate::host::{
 
 /// Attributes of users are copied, and no others.
 const USER: &[u8] = b"user.";
+/// What a file's owner needs to fill it.
+const OWN_FILE: u32 = 0o600;
 /// Room for a listing of one entry, bytes.
 const LISTING: usize = 1 << 10;
 
@@ -52,9 +54,14 @@ impl Host {
             Kind::Special => return Err(Errno::EPERM),
         };
         copy_xattrs((&overlay.lower, &copy.lower), (&self.upper, &upper))?;
-        let times = (copy.attributes.accessed, copy.attributes.modified);
-        upper.set_times(NewTime::At(times.0), NewTime::At(times.1))?;
-        draft.place(above, name)?;
+        if copy.attributes.kind() == Kind::Directory {
+            // One that its owner cannot write does not move.
+            draft.place_copy(above, name)?;
+            copy.finish(&upper)?;
+        } else {
+            copy.finish(&upper)?;
+            draft.place_copy(above, name)?;
+        }
         Ok(match copy.attributes.kind() {
             Kind::Directory => Node::Merged {
                 upper,
@@ -113,21 +120,27 @@ impl Copy<'_> {
         self.attributes.mode & SETTABLE_MODE
     }
 
+    /// With the owner's permissions until it is finished: attributes of users want them.
     fn file(&self, draft: &Draft<'_>) -> Result<os::Node, Errno> {
         let (source, _) = self.overlay.lower.open(&self.lower, AccessMode::READ)?;
         let (file, upper) =
             self.host
-                .create(draft.work(), draft.name()?, self.mode(), AccessMode::WRITE)?;
+                .create(draft.work(), draft.name()?, OWN_FILE, AccessMode::WRITE)?;
         file.copy_from(&source, self.attributes.size)?;
         Ok(upper)
     }
 
     fn directory(&self, draft: &Draft<'_>) -> Result<os::Node, Errno> {
-        let upper = self
-            .host
-            .make_directory(draft.work(), draft.name()?, self.mode())?;
-        self.host.set_mode(&upper, self.mode())?;
-        Ok(upper)
+        self.host.make_directory(draft.work(), draft.name()?, OWN)
+    }
+
+    /// Permissions and times, which nothing may change after.
+    fn finish(&self, upper: &os::Node) -> Result<(), Errno> {
+        if self.attributes.kind() != Kind::Symlink {
+            self.host.set_mode(upper, self.mode())?;
+        }
+        let (accessed, modified) = (self.attributes.accessed, self.attributes.modified);
+        upper.set_times(NewTime::At(accessed), NewTime::At(modified))
     }
 
     fn symlink(&self, draft: &Draft<'_>) -> Result<os::Node, Errno> {

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::os;
 use crate::abi::{Name, RenameMode};
 use crate::errno::Errno;
-use crate::host::{Kind, Next};
+use crate::host::{Attributes, Kind, Next, SETTABLE_MODE};
 
 /// Room for a listing of whiteouts, bytes.
 const LISTING: usize = 8 << 10;
+/// What a directory's owner needs to make and move something in it, and to move it.
+pub(super) const OWN: u32 = 0o700;
 
 /// The directory of drafts, whose names are numbers.
 #[derive(Debug)]
@@ -67,8 +69,48 @@ impl Draft<'_> {
         }
     }
 
+    /// The same for what a copy-up made, whatever the directory's permissions: what is copied up was there before.
+    pub(super) fn place_copy(&self, parent: &os::Node, name: Name<'_>) -> Result<(), Errno> {
+        match self.place(parent, name) {
+            Err(Errno::EACCES) => {}
+            outcome => return outcome,
+        }
+        let before = parent.attributes()?;
+        let mode = before.mode & SETTABLE_MODE;
+        self.set_mode(parent, &before, mode | OWN)?;
+        let outcome = self.place(parent, name);
+        self.set_mode(parent, &before, mode)?;
+        outcome
+    }
+
+    /// Takes away what is there, for good when this is dropped.
+    pub(super) fn take(&self, parent: &os::Node, name: Name<'_>) -> Result<(), Errno> {
+        self.allow_move(parent, name)?;
+        let to = (self.work(), self.name()?);
+        self.host.rename((parent, name), to, RenameMode::NOREPLACE)
+    }
+
+    /// A directory that goes is one that its owner may move.
+    fn allow_move(&self, parent: &os::Node, name: Name<'_>) -> Result<(), Errno> {
+        let node = self.host.lookup(parent, name)?;
+        let before = node.attributes()?;
+        if before.kind() != Kind::Directory || before.mode & OWN == OWN {
+            return Ok(());
+        }
+        self.set_mode(&node, &before, OWN)
+    }
+
+    /// Sets permissions, and keeps a directory opaque that is.
+    fn set_mode(&self, node: &os::Node, before: &Attributes, mode: u32) -> Result<(), Errno> {
+        match before.is_opaque() {
+            true => self.host.set_opaque_mode(node, mode),
+            false => self.host.set_mode(node, mode),
+        }
+    }
+
     /// Puts what was made in the place of `name`, and takes away what is there.
     pub(super) fn swap(&self, parent: &os::Node, name: Name<'_>) -> Result<(), Errno> {
+        self.allow_move(parent, name)?;
         self.rename(parent, name, RenameMode::EXCHANGE)
     }
 
@@ -87,7 +129,10 @@ impl Draft<'_> {
             Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(errno),
             Ok(Kind::Directory) => {
-                clear(self.host, &self.host.lookup(work, name)?)?;
+                let directory = self.host.lookup(work, name)?;
+                // The guest may have taken even its owner's permissions away.
+                self.host.set_mode(&directory, OWN)?;
+                clear(self.host, &directory)?;
                 self.host.remove_directory(work, name)
             }
             Ok(_) => self.host.unlink(work, name),
@@ -103,7 +148,7 @@ impl Drop for Draft<'_> {
 }
 
 /// Removes the whiteouts from an upper directory.
-pub(super) fn clear(host: &os::Host, directory: &os::Node) -> Result<(), Errno> {
+fn clear(host: &os::Host, directory: &os::Node) -> Result<(), Errno> {
     let listing = host.open_directory(directory)?;
     let mut scratch = Vec::with_capacity(LISTING);
     let mut whiteouts: Vec<CString> = Vec::new();

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::os;
 use crate::abi::DirEntry;
 use crate::errno::Errno;
-use crate::host::Next;
+use crate::host::{Next, upper_number};
 
 /// `DT_FIFO`.
 const FIFO: u32 = 1;
+/// `DT_DIR`.
+const DIRECTORY: u32 = 4;
 /// Most bytes that the listings of one share take together: directories in both trees with two million entries of usual names.
 const MOST_BYTES: usize = 128 << 20;
 /// What an entry takes beside its name, about.
@@ -63,6 +65,15 @@ pub(super) fn is_whiteout(entry: &DirEntry<'_>) -> bool {
     entry.kind == FIFO
 }
 
+/// The entry of an upper directory with the number that the guest knows.
+fn shown<'a>(entry: &DirEntry<'a>) -> DirEntry<'a> {
+    let ino = match entry.kind {
+        DIRECTORY => entry.ino,
+        _ => upper_number(entry.ino),
+    };
+    DirEntry { ino, ..*entry }
+}
+
 impl Directory {
     pub(super) fn merged(upper: os::Directory, lower: os::Directory, room: &Room) -> Self {
         Self::Merged(Merged {
@@ -95,7 +106,7 @@ impl Directory {
                 if is_whiteout(entry) {
                     Ok(Next::More)
                 } else {
-                    each(entry)
+                    each(&shown(entry))
                 }
             }),
             Self::Merged(merged) => merged.list(from, scratch, each),
@@ -128,11 +139,12 @@ impl Merged {
             *gathered = Some(self.gather(scratch)?);
         }
         let begin = usize::try_from(from).map_err(|_| Errno::EINVAL)?;
-        let entries = gathered.iter().flat_map(|gathered| &gathered.entries);
-        for (number, entry) in (1..).zip(entries).skip(begin) {
+        let entries = gathered.as_ref().map(|gathered| &gathered.entries);
+        let rest = entries.and_then(|entries| entries.get(begin..));
+        for (entry, next) in rest.unwrap_or_default().iter().zip(from + 1..) {
             let shown = DirEntry {
                 ino: entry.ino,
-                next: number,
+                next,
                 kind: entry.kind,
                 name: &entry.name,
             };
@@ -155,7 +167,7 @@ impl Merged {
             gathered.count(entry)?;
             above.insert(entry.name.into());
             if !is_whiteout(entry) {
-                gathered.push(entry)?;
+                gathered.push(&shown(entry))?;
             }
             Ok(Next::More)
         })?;

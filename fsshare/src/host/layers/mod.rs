@@ -68,6 +68,12 @@ pub(crate) struct Over {
     pub(crate) work: OwnedHandle,
 }
 
+/// The inode number by which the guest knows what has this one in the upper tree, unless it is a directory: two trees may be of two file systems, each
+/// with its own numbers.
+pub(crate) const fn upper_number(inode: u64) -> u64 {
+    inode ^ (1 << 63)
+}
+
 type Unmet = (Requirement, io::Error);
 
 impl Host {

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 
 use fsshare::abi::{Opcode, ROOT_ID, SetAttrFlags, wire};
 use fsshare::{Quota, Rules};
 use libc::{EDQUOT, EPERM, EXDEV, O_RDONLY};
 use zerocopy::IntoBytes as _;
 
-use super::super::client::{Share, fingerprint, text};
+use super::super::client::{Share, as_nobody, fingerprint, text};
 use super::{Paths as _, fill};
 
 fn overlay() -> Share {
@@ -268,7 +269,7 @@ fn special_files_of_the_host_can_be_removed_and_nothing_else() {
     assert_eq!(fs::symlink_metadata(&fifo).unwrap().ino(), before);
 }
 
-fn rustix_fifo(path: &std::path::Path) {
+fn rustix_fifo(path: &Path) {
     let status = std::process::Command::new("mkfifo").arg(path).status();
     assert!(status.unwrap().success());
 }
@@ -325,4 +326,89 @@ fn nothing_is_left_half_made() {
     }
     assert_eq!(fs::read_dir(share.changes.join("work")).unwrap().count(), 0);
     assert_eq!(fingerprint(&share.root), untouched);
+}
+
+fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(share: &Share, path: &str) -> u32 {
+    let node = share.node(path).unwrap();
+    share.getattr(node).unwrap().mode & 0o7777
+}
+
+#[test]
+fn without_privileges_it_is_as_good_as_the_tree() {
+    for is_overlay in [false, true] {
+        let share = match is_overlay {
+            true => Share::overlay(|_| ()),
+            false => Share::new(),
+        };
+        fill(&share.root);
+        let nobody = Some(65534);
+        for path in [
+            "", "d", "d/a", "d/e", "d/e/a", "full", "full/one", "empty", "a",
+        ] {
+            std::os::unix::fs::chown(share.root.join(path), nobody, nobody).unwrap();
+        }
+        for path in [&share.root, share.root.parent().unwrap(), &share.changes] {
+            std::os::unix::fs::chown(path, nobody, nobody).unwrap();
+            allow(path, 0o755);
+        }
+        for path in fs::read_dir(&share.changes).into_iter().flatten() {
+            let path = path.unwrap().path();
+            std::os::unix::fs::chown(&path, nobody, nobody).unwrap();
+        }
+        allow(&share.root.join("d/e"), 0o555);
+        allow(&share.root.join("d"), 0o555);
+        allow(&share.root.join("full"), 0o500);
+        as_nobody("without_privileges_it_is_as_good_as_the_tree", || {
+            // In directories that cannot be written, files can.
+            share.put("d/e/a", 0, b"guest").unwrap();
+            share.chmod("d/a", 0o400).unwrap();
+            assert_eq!(share.make("d/e/new"), Err(libc::EACCES));
+            assert_eq!(share.remove("d/e/a"), Err(libc::EACCES));
+            assert_eq!((mode(&share, "d/e"), mode(&share, "d")), (0o555, 0o555));
+            share.chmod("full", 0o700).unwrap();
+            share.remove("full/one").unwrap();
+            // New ones, made, moved about and removed.
+            let (parent, name) = share.parent("empty/closed").unwrap();
+            let body = wire::MkDirIn {
+                mode: 0o555,
+                umask: 0,
+            };
+            share
+                .ask(Opcode::MkDir, parent, &body, &text(name))
+                .unwrap();
+            assert_eq!(mode(&share, "empty/closed"), 0o555);
+            share.mv("empty/closed", "empty/moved", 0).unwrap();
+            share.make_dir("empty/other").unwrap();
+            share.mv("empty/other", "empty/moved", 0).unwrap();
+            share.chmod("empty/moved", 0o000).unwrap();
+            share.remove_dir("empty/moved").unwrap();
+            assert_eq!(share.names("empty").unwrap(), [""; 0]);
+            share.chmod("d", 0o755).unwrap();
+            share.remove("d/a").unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_listing_has_the_numbers_that_files_have() {
+    let share = Share::overlay(|_| ());
+    fill(&share.root);
+    share.put("a", 0, b"A").unwrap();
+    share.make("new").unwrap();
+    share.make_dir("mine").unwrap();
+    share.make("mine/file").unwrap();
+    for directory in ["", "mine"] {
+        let node = share.node(directory).unwrap();
+        for (name, listed) in share.list(node, 4096, false) {
+            if matches!(name.as_str(), "." | "..") {
+                continue;
+            }
+            let found = share.lookup(node, &name).unwrap();
+            assert_eq!(listed, found.attr.ino, "{name}");
+        }
+    }
 }
