@@ -467,3 +467,46 @@ fn numbers_are_not_given_again_after_starting_over() {
     }
     assert_eq!(share.getattr(old[7]).err(), Some(libc::ESTALE));
 }
+
+/// Descriptors of this process that lead into the share's trees.
+fn descriptors(share: &Share) -> usize {
+    let place = share.root.parent().unwrap();
+    let all = fs::read_dir("/proc/self/fd").unwrap();
+    let paths = all.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    paths.filter(|path| path.starts_with(place)).count()
+}
+
+#[test]
+fn descriptors_are_those_that_are_counted() {
+    const EACH: usize = 40;
+    let few = |config: &mut Config| {
+        config.limits.max_handles = EACH;
+        config.limits.max_held = EACH;
+    };
+    for (share, of_one) in [(Share::with(few), 1), (Share::overlay(few), 2)] {
+        for number in 0..400 {
+            fs::create_dir(share.root.join(format!("host{number}"))).unwrap();
+        }
+        let before = descriptors(&share);
+        for number in 0..400 {
+            let Ok(found) = share.lookup(ROOT_ID, &format!("host{number}")) else {
+                continue;
+            };
+            let _ = share.create(found.nodeid, "file", O_RDWR, 0o644);
+            let _ = share.opendir(found.nodeid);
+            // What is open stays open.
+            share.forget(found.nodeid, 1);
+        }
+        for number in 0..400 {
+            let Ok((file, fh)) = share.create(ROOT_ID, &number.to_string(), O_RDWR, 0o644) else {
+                continue;
+            };
+            share.forget(file.nodeid, 1);
+            let _ = share.open(file.nodeid, O_RDWR);
+            assert!(fh > 0);
+        }
+        let taken = descriptors(&share) - before;
+        assert!(taken > EACH, "{taken}");
+        assert!(taken <= 2 * EACH * of_one, "{taken} of {of_one} each");
+    }
+}
