@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use sandbox::GuestFiles;
+use sandbox::{GuestFiles, Mount, ShareMode};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -154,6 +154,9 @@ pub(crate) struct RunOptions {
     /// Keep it in this directory [default: one of the workspace's own in the user's state folder]
     #[arg(long, value_name = "DIR", requires = "overlay")]
     pub(crate) changes: Option<PathBuf>,
+    /// Share another directory too, at the same path unless GUEST says another, read-only unless with `:rw`; may be given several times
+    #[arg(long = "mount", value_name = "HOST[:GUEST][:ro|:rw]", value_parser = parse_mount)]
+    pub(crate) mounts: Vec<Mount>,
     /// How long the guest may trust what it knows of the workspace: `auto` a tenth of a second, and not at all while the host
     /// changes something and in `.git`; `always` a day (nobody on the host may change it meanwhile); `never` not at all
     #[arg(
@@ -330,6 +333,29 @@ fn parse_size_mib(text: &str) -> Result<u64, String> {
 }
 
 /// A number with an optional unit (ms, s, m, h; seconds without).
+/// A directory to share beside the workspace, as `docker run -v` has it, but for the default.
+fn parse_mount(text: &str) -> Result<Mount, String> {
+    let (text, mode) = match (text.strip_suffix(":rw"), text.strip_suffix(":ro")) {
+        (Some(rest), _) => (rest, ShareMode::Direct),
+        (_, Some(rest)) => (rest, ShareMode::ReadOnly),
+        _ => (text, ShareMode::ReadOnly),
+    };
+    let (host, guest) = match text.split_once(':') {
+        Some((host, guest)) => (host, Some(PathBuf::from(guest))),
+        None => (text, None),
+    };
+    if host.is_empty() || guest.as_ref().is_some_and(|guest| !guest.is_absolute()) {
+        return Err(format!(
+            "{text:?} is not HOST[:GUEST][:ro|:rw] with an absolute path GUEST"
+        ));
+    }
+    Ok(Mount {
+        host: host.into(),
+        guest,
+        mode,
+    })
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits
@@ -355,6 +381,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mounts() {
+        let mount = |host: &str, guest: Option<&str>, mode| Mount {
+            host: host.into(),
+            guest: guest.map(Into::into),
+            mode,
+        };
+        for (text, expected) in [
+            ("data", mount("data", None, ShareMode::ReadOnly)),
+            ("/a:ro", mount("/a", None, ShareMode::ReadOnly)),
+            ("/a:rw", mount("/a", None, ShareMode::Direct)),
+            ("/a:/b", mount("/a", Some("/b"), ShareMode::ReadOnly)),
+            ("a:/b c:rw", mount("a", Some("/b c"), ShareMode::Direct)),
+        ] {
+            assert_eq!(parse_mount(text).unwrap(), expected, "{text}");
+        }
+        for text in ["", ":rw", "a:b", "a:", ":/b"] {
+            assert!(parse_mount(text).is_err(), "{text}");
+        }
     }
 
     #[test]

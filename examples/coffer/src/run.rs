@@ -143,6 +143,11 @@ fn settings(
             CacheOption::Never => ShareCache::Never,
         });
     }
+    builder = options
+        .mounts
+        .iter()
+        .cloned()
+        .fold(builder, SandboxBuilder::mount);
     builder = rules(options, builder);
     if let Some((uid, gid)) = options.user.as_deref().and_then(owner) {
         builder = builder.owner(uid, gid);

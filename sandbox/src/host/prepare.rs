@@ -59,6 +59,7 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
     for mount in &config.mounts {
         parts.add_share(mount, config)?;
     }
+    parts.order_mounts()?;
     let plan = Plan {
         version: PLAN_VERSION,
         vcpus: config.vcpus,
@@ -123,6 +124,22 @@ impl Parts {
             owner: config.owner,
         });
         Ok(())
+    }
+}
+
+impl Parts {
+    /// Puts what lies in another's place behind that one.
+    fn order_mounts(&mut self) -> Result<()> {
+        self.mounts
+            .sort_by_key(|(_, guest, _)| guest.components().count());
+        let mut seen = std::collections::HashSet::new();
+        match self.mounts.iter().find(|(_, guest, _)| !seen.insert(guest)) {
+            None => Ok(()),
+            Some((_, guest, _)) => {
+                let problem = "two directories cannot have the same place in the guest";
+                Err(path_error("workspace", guest, problem))
+            }
+        }
     }
 }
 
@@ -295,6 +312,9 @@ fn open_log(path: &Path) -> Result<File> {
     }
 }
 
+/// Where nothing can be shared: the kernel's own file systems are there.
+const THE_GUESTS: [&str; 3] = ["/proc", "/sys", "/dev"];
+
 fn guest_path(mount: &Mount) -> Result<PathBuf> {
     let guest = match &mount.guest {
         Some(path) => path.clone(),
@@ -309,6 +329,10 @@ fn guest_path(mount: &Mount) -> Result<PathBuf> {
     });
     if !guest.is_absolute() || !plain || guest == Path::new("/") {
         let problem = "its place in the guest must be an absolute path without `..`, and not `/`";
+        return Err(path_error("workspace", &guest, problem));
+    }
+    if let Some(taken) = THE_GUESTS.iter().find(|taken| guest.starts_with(taken)) {
+        let problem = format!("{taken} is the guest system's own: choose another place for it");
         return Err(path_error("workspace", &guest, problem));
     }
     Ok(guest)

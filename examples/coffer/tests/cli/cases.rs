@@ -42,6 +42,10 @@ const WITH_GUEST: &[(&str, Run)] = &[
         hard_links_are_written_only_when_asked,
     ),
     ("cli::an_overlay_is_applied", an_overlay_is_applied),
+    (
+        "cli::directories_beside_the_workspace_are_shared",
+        directories_beside_the_workspace_are_shared,
+    ),
     ("cli::timeout_ends_the_command", timeout_ends_the_command),
     (
         "cli::output_nobody_reads_ends_the_command",
@@ -462,6 +466,36 @@ fn hard_links_are_written_only_when_asked() -> Result<()> {
         "{written:?}"
     );
     ensure!(fs::read(&store)? == b"changed\n", "it was not changed");
+    Ok(())
+}
+
+fn directories_beside_the_workspace_are_shared() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let path = |name: &str| place.path().join(name);
+    for directory in ["workspace", "library", "output"] {
+        fs::create_dir(path(directory))?;
+    }
+    fs::write(path("library/text"), "from the library")?;
+    fs::write(path("library/.env"), "secret")?;
+    let script = "cat /opt/library/text && ! echo x > /opt/library/text && ! cat /opt/library/.env && \
+                  echo done > ../output/result";
+    let ended = Ended::of(
+        coffer(["run", "-w", ".", "--mount", "../library:/opt/library:ro"])
+            .args(["--mount", "../output:rw", "--", "sh", "-c", script])
+            .current_dir(path("workspace")),
+    )?;
+    ensure!(ended.status == 0, "{ended:?}");
+    ensure!(ended.stdout == "from the library", "{ended:?}");
+    ensure!(ended.stderr.contains("Read-only file system"), "{ended:?}");
+    ensure!(fs::read(path("library/text"))? == b"from the library");
+    ensure!(fs::read(path("output/result"))? == b"done\n", "{ended:?}");
+    let without = Ended::of(
+        &mut coffer(["run", "--mount"])
+            .arg(path("output"))
+            .args(["--", "cat"])
+            .arg(path("output/result")),
+    )?;
+    ensure!(without.stdout == "done\n", "{without:?}");
     Ok(())
 }
 

@@ -188,3 +188,38 @@ fn a_console_log_is_a_regular_file_and_no_link() {
     open_log(&path("target")).unwrap();
     assert_eq!(fs::read_to_string(path("target")).unwrap(), "old");
 }
+
+#[test]
+fn each_share_has_a_place_of_its_own_in_the_guest() {
+    let (folder, config) = good();
+    let share = |name: &str, guest: &str| {
+        let host = folder.path().join(name);
+        fs::create_dir_all(&host).unwrap();
+        Mount {
+            host,
+            guest: Some(guest.into()),
+            mode: ShareMode::ReadOnly,
+        }
+    };
+    for (guest, problem) in [
+        ("/proc", "/proc is the guest system's own"),
+        ("/dev/shm", "/dev is the guest system's own"),
+        ("/", "must be an absolute path"),
+        ("relative", "must be an absolute path"),
+        ("/a/../b", "must be an absolute path"),
+    ] {
+        let told = message(&config.clone().mount(share("data", guest)));
+        assert!(told.contains(problem), "{guest}: {told}");
+    }
+    let twice = config.clone().mount(share("data", "/data"));
+    let told = message(&twice.mount(share("more", "/data")));
+    assert!(told.contains("cannot have the same place"), "{told}");
+    let nested = config.mount(share("inner", "/data/in/ner"));
+    let prepared = prepare(&nested.mount(share("data", "/data"))).unwrap();
+    let places: Vec<_> = prepared.mounts.iter().map(|(_, guest, _)| guest).collect();
+    let outer = places.iter().position(|place| *place == Path::new("/data"));
+    let inner = places
+        .iter()
+        .position(|place| *place == Path::new("/data/in/ner"));
+    assert!(outer < inner, "{places:?}");
+}
