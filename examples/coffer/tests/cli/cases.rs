@@ -490,7 +490,7 @@ fn directories_beside_the_workspace_are_shared() -> Result<()> {
     ensure!(fs::read(path("library/text"))? == b"from the library");
     ensure!(fs::read(path("output/result"))? == b"done\n", "{ended:?}");
     let without = Ended::of(
-        &mut coffer(["run", "--mount"])
+        coffer(["run", "--mount"])
             .arg(path("output"))
             .args(["--", "cat"])
             .arg(path("output/result")),
