@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use sandbox::{GuestFiles, Sandbox, SandboxBuilder};
 use serde::{Deserialize, Serialize};
 
-use crate::{bare, boot, memory, running};
+use crate::{bare, boot, memory, running, share};
 
 /// What is to be measured.
 #[derive(Debug, Deserialize)]
@@ -23,6 +23,8 @@ pub(crate) enum Job {
     Exec(running::Execs),
     /// Starts and stops, with a census.
     Cycle(running::Cycles),
+    /// Loads on a share, ours and the peer's in turn.
+    Share(share::Shares),
 }
 
 /// The files of a guest.
@@ -117,5 +119,6 @@ async fn run(job: Job, samples: &mut Samples) -> Result<()> {
         Job::Memory(sizes) => memory::measure(&sizes, samples).await,
         Job::Exec(execs) => running::measure_execs(&execs, samples).await,
         Job::Cycle(cycles) => running::measure_cycles(&cycles, samples).await,
+        Job::Share(shares) => share::measure(shares, samples).await,
     }
 }

@@ -21,6 +21,10 @@ mod peer;
 #[cfg(target_os = "linux")]
 mod running;
 #[cfg(target_os = "linux")]
+mod share;
+#[cfg(target_os = "linux")]
+mod share_peer;
+#[cfg(target_os = "linux")]
 mod smaps;
 
 #[cfg(target_os = "linux")]

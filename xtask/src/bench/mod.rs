@@ -13,6 +13,7 @@ mod probe;
 mod report;
 mod samples;
 mod share;
+mod share_guest;
 mod size;
 
 use anyhow::Result;
@@ -36,6 +37,8 @@ pub(crate) enum Bench {
     Size,
     /// The share, beside libfuse's passthrough_ll.
     Share,
+    /// The share in a guest, beside virtiofsd.
+    ShareGuest,
 }
 
 /// Measures, prints the table and writes the file.
@@ -47,6 +50,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Cycle => Report::new("cycle", "wall"),
         Bench::Size => Report::new("size", "release build"),
         Bench::Share => Report::new("share", "wall"),
+        Bench::ShareGuest => Report::new("share-guest", "icount"),
     };
     match bench {
         Bench::Boot => boot::measure(&mut report),
@@ -55,6 +59,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Cycle => report.add(cycle::rows()),
         Bench::Size => report.add(size::rows()),
         Bench::Share => report.add(share::rows()),
+        Bench::ShareGuest => report.add(share_guest::rows()),
     }
     report.finish()
 }

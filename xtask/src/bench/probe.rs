@@ -26,6 +26,8 @@ const PREPARE: &str = include_str!("prepare.sh");
 #[derive(Debug)]
 pub(super) struct Probe {
     programs: PathBuf,
+    /// Memory of the emulated host, if not the usual.
+    memory_mib: Option<u32>,
 }
 
 impl Probe {
@@ -33,7 +35,16 @@ impl Probe {
     pub(super) fn build() -> Result<Self> {
         Ok(Self {
             programs: build_release("bench_probe")?,
+            memory_mib: None,
         })
+    }
+
+    /// Measures in an emulated host with so much memory.
+    pub(super) fn memory_mib(self, memory: u32) -> Self {
+        Self {
+            memory_mib: Some(memory),
+            ..self
+        }
     }
 
     /// The program that forks and executes in the guest.
@@ -51,6 +62,10 @@ impl Probe {
                 .clock(clock)
                 .timeout(limit)
                 .out(folder);
+            let job = match self.memory_mib {
+                Some(memory) => job.memory_mib(memory),
+                None => job,
+            };
             let result = nested::run(&job)?;
             if result.status != 0 {
                 bail!("the probe {result} in the emulated host");

@@ -1,0 +1,219 @@
+//! The share in a guest, by virtio-fs, beside Debian's `virtiofsd` under QEMU's `microvm`.
+//!
+//! Both run in the emulated host, in turn, with the same kernel, root image, processor and memory for the guest, on trees in a memory file
+//! system. Both remember as they do unless told otherwise (`cache=auto`): a sandbox has no setting for it. The emulated host has one
+//! processor, so that what is compared is work: instructions of the guest's driver, of the hypervisor and of the server.
+
+use std::{
+    fs::File,
+    io::BufWriter,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::json;
+use tempfile::TempDir;
+use xshell::{Shell, cmd};
+
+use super::{
+    probe::{self, Probe, build_release},
+    report::{Beside, Row, Target},
+    samples::Samples,
+    share::fetch_project,
+};
+use crate::{
+    cpio::Archive,
+    guest::{self, Which},
+    host::{self, Need},
+    nested::Clock,
+    progress::stage,
+};
+
+const NEEDS: &[Need] = &[
+    Need::new("git", "git"),
+    Need::new("tar", "tar"),
+    Need::new("/bin/busybox", "busybox-static"),
+    Need::new("/usr/lib/qemu/virtiofsd", "qemu-system-common"),
+];
+
+/// The first program of the peer's guest.
+const PEER_INIT: &str = include_str!("../../assets/share-peer-init");
+const PEERS: &str = "Debian's virtiofsd, cache=auto, under QEMU's microvm";
+/// The share is to be 1.1 times as fast as its peer.
+const PEER: Target = Target::TimesPeer(1.0 / 1.1);
+
+/// Rounds by instructions and by the wall's clock, and how long all of either may take.
+const ROUNDS: u32 = 3;
+const WALL_ROUNDS: u32 = 1;
+const LIMIT: Duration = Duration::from_secs(1800);
+/// Memory of both guests.
+const GUEST_MIB: u32 = 512;
+/// Memory of the emulated host, which holds the trees, the root image and the guest.
+const HOST_MIB: u32 = 6144;
+
+/// Size of the file that is written and read.
+const FILE_MIB: u32 = 64;
+/// Files that the tree has, and that are made and removed.
+const FILES: u32 = 2000;
+/// Unpacks the project and compiles it, and leaves nothing. Unoptimised: what the compiler itself does is no matter of the share.
+const BUILD: &str = "mkdir built && cd built && tar xf \"$1\" && cd */src/zlib && \
+    gcc -w -O0 -c *.c && ar rcs libz.a *.o && cd ../../.. && rm -r ../built";
+
+/// One thing that both guests do.
+#[derive(Debug, Serialize)]
+struct Load {
+    name: String,
+    /// Whether the share is mounted afresh for it.
+    fresh: bool,
+    /// Whether it is only there for what comes after it.
+    unmeasured: bool,
+    /// What `share_load` is told.
+    words: Vec<String>,
+}
+
+/// What the guests do, in this order. `project` is a file's name.
+fn loads(project: &str) -> Vec<Load> {
+    let (mib, files) = (FILE_MIB.to_string(), FILES.to_string());
+    let load = |name: &str, words: &[&str]| Load {
+        name: name.to_owned(),
+        fresh: true,
+        unmeasured: false,
+        words: words.iter().map(|word| (*word).to_owned()).collect(),
+    };
+    let sized = |what| [what, "/share/tree", "--mib", &mib];
+    let counted = |what| [what, "/share/tree", "--files", &files];
+    let status = [
+        "run",
+        "/share/tree",
+        "--",
+        "git",
+        "-c",
+        "safe.directory=*",
+        "status",
+        "--porcelain",
+    ];
+    let project = format!("/root/tools/{project}");
+    let build = [
+        "run",
+        "/share/tree",
+        "--",
+        "sh",
+        "-c",
+        BUILD,
+        "sh",
+        &project,
+    ];
+    vec![
+        load(&format!("write {mib} MiB"), &sized("write")),
+        load(&format!("read {mib} MiB"), &sized("read")),
+        load(
+            &format!("{} random reads of 4 KiB", FILE_MIB * 16),
+            &sized("random"),
+        ),
+        load(
+            &format!("64 threads stat, open, close {files} files"),
+            &counted("stat"),
+        ),
+        load(
+            &format!("create and remove {files} files"),
+            &counted("create"),
+        ),
+        // Git compares what it wrote down of each file; that was of other inodes, so it looks into all files once.
+        Load {
+            unmeasured: true,
+            ..load("first git status", &status)
+        },
+        load(
+            &format!("git status on {files} files, fresh mount"),
+            &status,
+        ),
+        Load {
+            fresh: false,
+            ..load("git status, again", &status)
+        },
+        load("unpack and compile zlib", &build),
+    ]
+}
+
+/// Measures all.
+pub(super) fn rows() -> Result<Vec<Row>> {
+    host::ensure(NEEDS)?;
+    let guest = probe::guest(&guest::assets(Which::Own)?, true);
+    let share_load = build_release("share_load")?.join("share_load");
+    let probe = Probe::build()?.memory_mib(HOST_MIB);
+    let project = fetch_project()?;
+    let name = project.file_name().unwrap_or_default().to_string_lossy();
+    let loads = loads(&name);
+    let folder = TempDir::new_in(host::target())?;
+    let job = json!({
+        "guest": guest,
+        "memory_mib": GUEST_MIB,
+        "peer_initrd": peer_initrd(folder.path())?,
+        "tree": stage("make files", || tree(folder.path(), &share_load))?,
+        "tools": [&share_load, &project],
+        "loads": loads,
+    });
+    let take = |clock, rounds: u32| {
+        let mut job = job.clone();
+        job["rounds"] = rounds.into();
+        probe.run_nested(&json!({ "share": job }), clock, LIMIT)
+    };
+    let icount = take(Clock::Instructions, ROUNDS)?;
+    let wall = take(Clock::Wall, WALL_ROUNDS)?;
+    let measured = loads.iter().filter(|load| !load.unmeasured);
+    measured
+        .map(|load| row(&load.name, &icount, &wall))
+        .collect()
+}
+
+fn row(name: &str, icount: &Samples, wall: &Samples) -> Result<Row> {
+    let (ours, peer) = (format!("{name} ours"), format!("{name} peer"));
+    let beside = Beside {
+        ours: wall.median(&ours)?,
+        peer: Some(wall.median(&peer)?),
+    };
+    let row = Row::new(name, icount.median(&ours)?, "s", PEER);
+    Ok(row.against(icount.median(&peer)?, PEERS).wall(Some(beside)))
+}
+
+/// Makes a tar file of the tree that is shared: files that git knows.
+fn tree(folder: &Path, share_load: &Path) -> Result<PathBuf> {
+    let shell = Shell::new()?;
+    let tree = folder.join("tree");
+    let files = FILES.to_string();
+    shell.create_dir(&tree)?;
+    shell.change_dir(&tree);
+    cmd!(shell, "{share_load} fill {tree} --files {files}")
+        .quiet()
+        .ignore_stdout()
+        .run()?;
+    cmd!(shell, "git init -q .").quiet().run()?;
+    cmd!(shell, "git add -A").quiet().run()?;
+    cmd!(
+        shell,
+        "git -c user.name=bench -c user.email=bench@localhost commit -qm bench"
+    )
+    .quiet()
+    .run()?;
+    let archive = folder.join("tree.tar");
+    cmd!(shell, "tar cf {archive} -C {folder} tree")
+        .quiet()
+        .run()?;
+    Ok(archive)
+}
+
+/// Makes the initial RAM disk of the peer's guest.
+fn peer_initrd(folder: &Path) -> Result<PathBuf> {
+    let file = folder.join("peer.cpio");
+    let mut archive = Archive::new(BufWriter::new(File::create(&file)?));
+    for dir in ["bin", "dev", "lower", "new", "proc", "upper"] {
+        archive.dir(dir)?;
+    }
+    archive.char_device("dev/console", 5, 1)?;
+    archive.copy("bin/busybox", Path::new("/bin/busybox"))?;
+    archive.program("init", PEER_INIT.as_bytes())?;
+    archive.finish()?;
+    Ok(file)
+}
