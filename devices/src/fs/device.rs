@@ -18,8 +18,9 @@ pub const MAX_REQUEST_QUEUES: u32 = 8;
 const DEVICE_ID: u32 = 26;
 /// The queue for requests that must not wait behind others (section 5.11.2): FORGET and INTERRUPT.
 const HIGH_PRIORITY_QUEUE_SIZE: u16 = 64;
-/// A request takes a descriptor for each page of its data unless it has an indirect table.
-const REQUEST_QUEUE_SIZE: u16 = 256;
+/// A request takes a descriptor for each page of its data unless it has an indirect table, and Linux makes it no longer than the queue
+/// even then: 1 MiB must fit, with the headers.
+const REQUEST_QUEUE_SIZE: u16 = 1024;
 
 /// A server of FUSE requests. Called by the device's threads, by several at once.
 pub trait FsBackend: Send + Sync {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::testkit::Driver;
-use crate::virtio::{Reader, Writer};
+use crate::virtio::{Reader, VirtioDevice as _, Writer};
 
 /// The first request queue; 0 is the high-priority queue.
 const REQUESTS: usize = 1;
@@ -64,6 +64,17 @@ fn the_configuration_names_the_share() {
         let refused = Fs::new("work", queues, Arc::new(Mirror::default())).err();
         assert_eq!(refused, Some(FsError::RequestQueues(queues)));
     }
+}
+
+#[test]
+fn a_request_of_a_mebibyte_fits_in_a_queue() {
+    // Linux sets four descriptors aside for a request's headers (`FUSE_HEADER_OVERHEAD`).
+    let wanted = 1024 / 4 + 4;
+    let sizes = device(&Arc::default()).model().queue_sizes;
+    assert!(
+        sizes[REQUESTS..].iter().all(|size| *size >= wanted),
+        "{sizes:?}"
+    );
 }
 
 #[test]
