@@ -54,6 +54,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 struct Shared {
     line: IrqLine,
+    /// Held for an edge: one that begins before another has ended would be none, and the driver may have looked in between.
+    edge: Mutex<()>,
     status: AtomicU32,
     generation: AtomicU32,
     needs_reset: AtomicBool,
@@ -80,6 +82,7 @@ impl Interrupt {
     pub fn new(line: IrqLine) -> Self {
         Self(Arc::new(Shared {
             line,
+            edge: Mutex::new(()),
             status: AtomicU32::new(0),
             generation: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
@@ -131,6 +134,11 @@ impl Interrupt {
 
     fn raise(&self, bits: u32) {
         self.0.status.fetch_or(bits, Ordering::AcqRel);
+        self.edge();
+    }
+
+    fn edge(&self) {
+        let _whole = lock(&self.0.edge);
         self.0.line.raise();
     }
 
@@ -143,7 +151,7 @@ impl Interrupt {
     pub(crate) fn acknowledge(&self, bits: u32) {
         let before = self.0.status.fetch_and(!bits, Ordering::AcqRel);
         if before & bits != 0 && before & !bits != 0 {
-            self.0.line.raise();
+            self.edge();
         }
     }
 
@@ -161,6 +169,7 @@ impl Interrupt {
     pub(crate) fn reset(&self) {
         let Shared {
             line: _,
+            edge: _,
             status,
             generation: _,
             needs_reset,

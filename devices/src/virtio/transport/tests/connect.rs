@@ -1,5 +1,6 @@
 //! A device's connection to a VM that has all facets, or none.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hv_core::{
@@ -10,7 +11,7 @@ use hv_core::{
 use super::super::{ConnectError, MmioTransport, WINDOW_SIZE, connect};
 use crate::bus::BusBuilder;
 use crate::rng::{EntropySource, Rng};
-use crate::virtio::{Model, RunEnv, StartError, VirtioDevice, Worker};
+use crate::virtio::{Interrupt, IrqLine, Model, RunEnv, StartError, VirtioDevice, Worker};
 
 const BASE: u64 = 0xd000_0000;
 
@@ -21,10 +22,10 @@ type Bell = (u64, u8, Option<u64>, Event);
 struct Wires {
     edges: Mutex<Vec<u32>>,
     bells: Mutex<Vec<Bell>>,
-    irqs: Mutex<Vec<(u32, Event)>>,
+    high: AtomicBool,
 }
 
-/// A VM that only remembers; with or without doorbells and event interrupts.
+/// A VM that only remembers; with or without doorbells.
 #[derive(Clone, Default)]
 struct Vm {
     wires: Arc<Wires>,
@@ -36,8 +37,16 @@ impl Attached for Guard {}
 
 impl IrqChip for Vm {
     fn set_line(&self, line: u32, high: bool) -> Result<()> {
-        if high {
+        if line >= 24 {
+            return Err(HvError::invalid("set a line"));
+        }
+        // A line that is high already has no edge.
+        if high && !self.wires.high.swap(true, Ordering::SeqCst) {
             self.wires.edges.lock().unwrap().push(line);
+        }
+        std::thread::yield_now();
+        if !high {
+            self.wires.high.store(false, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -70,16 +79,6 @@ impl Doorbells for Vm {
     }
 }
 
-impl EventIrqs for Vm {
-    fn attach(&self, line: u32, event: &Event) -> Result<Box<dyn Attached>> {
-        if line >= 24 {
-            return Err(HvError::invalid("attach an interrupt"));
-        }
-        self.wires.irqs.lock().unwrap().push((line, event.clone()));
-        Ok(Box::new(Guard))
-    }
-}
-
 impl Partition for Vm {
     fn memory(&self) -> &dyn GuestMap {
         unreachable!("a device maps nothing")
@@ -94,7 +93,7 @@ impl Partition for Vm {
     }
 
     fn event_irqs(&self) -> Option<&dyn EventIrqs> {
-        self.facets.then_some(self)
+        None
     }
 
     fn dirty(&self) -> Option<&dyn DirtyLog> {
@@ -157,21 +156,32 @@ fn without_facets_the_bus_rings_and_the_line_is_pulsed() {
 }
 
 #[test]
-fn with_facets_the_hypervisor_does_both() {
+fn with_doorbells_the_hypervisor_rings() {
     let vm = Vm {
         facets: true,
         ..Vm::default()
     };
     let connected = interrupting(&vm);
-    assert!(vm.wires.edges.lock().unwrap().is_empty());
-    let irqs = vm.wires.irqs.lock().unwrap();
-    assert_eq!(irqs[0].0, 5);
-    assert!(irqs[0].1.take(), "an edge by event");
+    assert_eq!(*vm.wires.edges.lock().unwrap(), [5]);
     let bells = vm.wires.bells.lock().unwrap();
     let (address, width, value, event) = &bells[0];
     assert_eq!((*address, *width, *value), (BASE + 0x50, 4, Some(0)));
     event.signal();
     assert!(connected.doorbells()[0].take());
+}
+
+#[test]
+fn edges_of_several_threads_do_not_become_one() {
+    const EACH: usize = 500;
+    let vm = Vm::default();
+    let partition: Arc<dyn Partition> = Arc::new(vm.clone());
+    let interrupt = Interrupt::new(IrqLine::Pulse { partition, line: 5 });
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..EACH).for_each(|_| interrupt.used_buffer()));
+        }
+    });
+    assert_eq!(vm.wires.edges.lock().unwrap().len(), 4 * EACH);
 }
 
 #[test]
