@@ -1,7 +1,7 @@
 //! Loads on a directory that a guest has by virtio-fs: from our sandbox, and from the peers `virtiofsd` and QEMU, in turn.
 //!
-//! Both guests have the same kernel, root image, processors and memory, and run the same script ([`SCRIPT`]); each looks at its own copy
-//! of the same tree, which lies on a memory file system. The times are the guest's.
+//! Both guests have the same kernel, root image, processors and memory, and run the same script ([`SCRIPT`]); each has its
+//! own copy of the same tree, which lies on a memory file system. The times are the guest's.
 
 use std::env::temp_dir;
 use std::fs;
@@ -24,12 +24,21 @@ const SCRIPT: &str = include_str!("share.sh");
 /// Begins each line with a figure.
 const FIGURE: &str = "figure ";
 
-/// Loads on a share in several rounds.
+/// Whose share it is.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Side {
+    Ours,
+    Peer,
+}
+
+/// Loads on a share.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Shares {
     pub(crate) guest: Guest,
     pub(crate) memory_mib: u64,
-    rounds: usize,
+    /// Who does the loads, in turn.
+    sides: Vec<Side>,
     /// The initial RAM disk that mounts the root and the share of the peer's guest.
     pub(crate) peer_initrd: PathBuf,
     /// A tar file of the tree that is shared.
@@ -63,14 +72,15 @@ pub(crate) async fn measure(mut shares: Shares, samples: &mut Samples) -> Result
         fs::copy(&*root, &copy)?;
         *root = copy;
     }
-    let [ours, peer] = [folder.join("ours"), folder.join("peer")];
-    shares.prepare(&ours)?;
-    shares.prepare(&peer)?;
-    for _ in 0..shares.rounds {
-        let said = run_ours(&shares, &ours).await?;
-        shares.note(samples, "ours", &said)?;
-        let said = share_peer::run(&shares, &peer, &folder)?;
-        shares.note(samples, "peer", &said)?;
+    let directory = folder.join("shared");
+    for side in shares.sides.clone() {
+        shares.prepare(&directory)?;
+        let (who, said) = match side {
+            Side::Ours => ("ours", run_ours(&shares, &directory).await?),
+            Side::Peer => ("peer", share_peer::run(&shares, &directory, &folder)?),
+        };
+        shares.note(samples, who, &said)?;
+        fs::remove_dir_all(&directory)?;
     }
     Ok(fs::remove_dir_all(&folder)?)
 }

@@ -32,6 +32,13 @@ impl Samples {
     }
 }
 
+/// Those of several jobs together.
+impl FromIterator<Self> for Samples {
+    fn from_iter<T: IntoIterator<Item = Self>>(jobs: T) -> Self {
+        Self(jobs.into_iter().flat_map(|samples| samples.0).collect())
+    }
+}
+
 /// The median, if there is any value. It sorts them.
 pub(super) fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
