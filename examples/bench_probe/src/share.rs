@@ -30,6 +30,8 @@ const FIGURE: &str = "figure ";
 enum Side {
     Ours,
     Peer,
+    /// The peer, whose guest remembers for as long as ours does.
+    BriefPeer,
 }
 
 /// Loads on a share.
@@ -77,7 +79,14 @@ pub(crate) async fn measure(mut shares: Shares, samples: &mut Samples) -> Result
         shares.prepare(&directory)?;
         let (who, said) = match side {
             Side::Ours => ("ours", run_ours(&shares, &directory).await?),
-            Side::Peer => ("peer", share_peer::run(&shares, &directory, &folder)?),
+            Side::Peer => (
+                "peer",
+                share_peer::run(&shares, &directory, &folder, "cache=auto")?,
+            ),
+            Side::BriefPeer => {
+                let said = share_peer::run(&shares, &directory, &folder, "cache=auto,timeout=0.1")?;
+                ("brief peer", said)
+            }
         };
         shares.note(samples, who, &said)?;
         fs::remove_dir_all(&directory)?;

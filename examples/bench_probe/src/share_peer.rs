@@ -32,10 +32,10 @@ impl Drop for Ending {
     }
 }
 
-/// What the peer's guest says on its console while it works on `directory`.
-pub(crate) fn run(shares: &Shares, directory: &Path, folder: &Path) -> Result<String> {
+/// What the peer's guest says on its console while it works on `directory`, of which it remembers what `cache` says.
+pub(crate) fn run(shares: &Shares, directory: &Path, folder: &Path, cache: &str) -> Result<String> {
     let socket = folder.join("virtiofsd.sock");
-    let server = serve(directory, &socket)?;
+    let server = serve(directory, &socket, cache)?;
     let console = boot(shares, &socket);
     drop(server);
     // The server leaves its socket behind.
@@ -43,10 +43,10 @@ pub(crate) fn run(shares: &Shares, directory: &Path, folder: &Path) -> Result<St
     console
 }
 
-fn serve(directory: &Path, socket: &Path) -> Result<Ending> {
+fn serve(directory: &Path, socket: &Path, cache: &str) -> Result<Ending> {
     let child = Command::new(SERVER)
         .arg(format!("--socket-path={}", socket.display()))
-        .args(["-o", "cache=auto"])
+        .args(["-o", cache])
         .args(["-o", &format!("source={}", directory.display())])
         .stdin(Stdio::null())
         .spawn()
