@@ -57,10 +57,10 @@ const GUEST_MIB: u32 = 512;
 /// Memory of the emulated host, which holds the trees, the root image and the guest.
 const HOST_MIB: u32 = 6144;
 
-/// Size of the file that is written and read.
-const FILE_MIB: u32 = 64;
+/// Size of the file that is written and read. Small, all of them: the more a guest does by instructions, the likelier it gets stuck (`nested`).
+const FILE_MIB: u32 = 32;
 /// Files that the tree has, and that are made and removed.
-const FILES: u32 = 1000;
+const FILES: u32 = 500;
 /// Unpacks the project and compiles it, and leaves nothing. Unoptimised: what the compiler itself does is no matter of the share.
 const BUILD: &str = "mkdir built && cd built && tar xf \"$1\" && cd */src/zlib && \
     gcc -w -O0 -c *.c && ar rcs libz.a *.o && cd ../../.. && rm -r ../built";
