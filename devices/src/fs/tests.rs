@@ -1,7 +1,8 @@
 //! The file system device through the mock driver, with servers that know no FUSE.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use super::*;
 use crate::testkit::Driver;
@@ -162,4 +163,48 @@ fn a_slow_request_holds_up_its_own_queue_only() {
     assert_eq!(driver.rings[REQUESTS].pop_used(), None);
     go.send(()).unwrap();
     driver.wait_used(REQUESTS);
+}
+
+/// Answers when so many requests are there at once; without a byte if they do not come.
+struct Together {
+    wanted: usize,
+    present: Mutex<usize>,
+    all: Condvar,
+}
+
+impl FsBackend for Together {
+    fn handle(&self, _: &mut Reader<'_>, reply: &mut Writer<'_>) -> usize {
+        let mut present = self.present.lock().unwrap();
+        *present += 1;
+        self.all.notify_all();
+        let (present, _) = self
+            .all
+            .wait_timeout_while(present, Duration::from_secs(10), |n| *n < self.wanted)
+            .unwrap();
+        let complete = *present >= self.wanted;
+        if complete { reply.write(b"y") } else { 0 }
+    }
+
+    fn reset(&self) {}
+}
+
+#[test]
+fn all_request_queues_are_served_at_once() {
+    let wanted = usize::try_from(MAX_REQUEST_QUEUES).unwrap();
+    let together = Together {
+        wanted,
+        present: Mutex::default(),
+        all: Condvar::new(),
+    };
+    let device = Fs::new("work", MAX_REQUEST_QUEUES, Arc::new(together)).unwrap();
+    let mut driver = Driver::running(Box::new(device));
+    let queues = REQUESTS..REQUESTS + wanted;
+    for queue in queues.clone() {
+        let chain = [driver.readable(b"x"), driver.writable(1)];
+        driver.push(queue, 0, &chain);
+        driver.kick(queue);
+    }
+    for queue in queues {
+        assert_eq!(driver.wait_used(queue).len, 1, "queue {queue}");
+    }
 }
