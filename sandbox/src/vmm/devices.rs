@@ -7,7 +7,7 @@ use std::sync::Arc;
 use devices::block::{Block, DiskAccess, FileDisk};
 use devices::bus::{Bus, BusBuilder, BusDevice, BusError};
 use devices::console::ConsolePort;
-use devices::fs::Fs;
+use devices::fs::{Fs, MAX_REQUEST_QUEUES};
 use devices::legacy::{PowerControl, PowerSwitch, ResetLine, Rtc, Serial};
 use devices::rng::{OsEntropy, Rng};
 use devices::virtio::transport::connect;
@@ -29,6 +29,10 @@ use crate::worker::Reporter;
 
 /// The guest's address on its sockets; every guest has the host to itself.
 const GUEST_CID: u64 = 3;
+
+/// Most threads that serve shares, of all shares together, unless there are more shares. Each takes four of the descriptors that
+/// the servers leave to the rest of the process ([`fsshare::Limits::RESERVED_DESCRIPTORS`]).
+const MAX_SHARE_THREADS: u32 = 16;
 
 /// A machine's devices.
 #[derive(Debug)]
@@ -65,6 +69,7 @@ impl Devices {
             machine.add("root disk", Block::new(disk, "root"))?;
         }
         let rules = plan.rules.rules().map_err(caller)?;
+        let queues = request_queues(plan.vcpus, plan.shares.len());
         for (number, share) in plan.shares.iter().enumerate() {
             let root = files.take(Role::Share(number))?;
             let policy = Policy {
@@ -82,7 +87,7 @@ impl Devices {
             let backend = backend.map_err(host)?;
             machine.add(
                 "share",
-                Fs::new(&share.tag, 1, Arc::new(backend)).map_err(caller)?,
+                Fs::new(&share.tag, queues, Arc::new(backend)).map_err(caller)?,
             )?;
         }
         let devices = machine.finish();
@@ -96,6 +101,13 @@ impl Devices {
             device.pause();
         }
     }
+}
+
+/// Request queues, each with a thread, of each of so many shares: Linux has one for each processor, so more would be of no use.
+fn request_queues(vcpus: u32, shares: usize) -> u32 {
+    let shares = u32::try_from(shares).unwrap_or(u32::MAX).max(1);
+    let most = MAX_REQUEST_QUEUES.min(MAX_SHARE_THREADS / shares);
+    vcpus.min(most).max(1)
 }
 
 fn sockets(files: &mut Files) -> Result<Vsock, StartFailure> {
@@ -208,4 +220,29 @@ fn host(error: impl std::error::Error) -> StartFailure {
 
 fn caller(error: impl std::error::Error) -> StartFailure {
     StartFailure::new(Fault::Caller, chain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_has_a_queue_for_each_processor_within_bounds() {
+        for (vcpus, shares, queues) in [
+            (1, 1, 1),
+            (2, 1, 2),
+            (8, 1, 8),
+            (64, 1, 8),
+            (64, 2, 8),
+            (64, 3, 5),
+            (2, 3, 2),
+            (2, 14, 1),
+            (64, 17, 1),
+            (u32::MAX, usize::MAX, 1),
+            (0, 0, 1),
+        ] {
+            let threads = request_queues(vcpus, shares);
+            assert_eq!(threads, queues, "{vcpus} processors, {shares} shares");
+        }
+    }
 }

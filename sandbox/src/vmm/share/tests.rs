@@ -56,7 +56,7 @@ impl Guest {
             journal: None,
         };
         let share = Share::new(places, &plan, policy, 1, Arc::new(Nobody)).unwrap();
-        let device = Fs::new("work", 1, Arc::new(share)).unwrap();
+        let device = Fs::new("work", 2, Arc::new(share)).unwrap();
         let driver = Driver::running(Box::new(device));
         let mut guest = Self { driver, place };
         let init = wire::InitIn {
@@ -71,14 +71,8 @@ impl Guest {
 
     /// Sends a request whose body is in these buffers, with these for the reply.
     fn ask(&mut self, opcode: Opcode, nodeid: u64, body: &[&[u8]], room: &[usize]) -> Response {
-        let len = size_of::<wire::InHeader>() + body.iter().map(|part| part.len()).sum::<usize>();
-        let head = wire::InHeader {
-            len: len.try_into().unwrap(),
-            opcode: opcode as u32,
-            unique: 7,
-            nodeid,
-            ..wire::InHeader::default()
-        };
+        let len = body.iter().map(|part| part.len()).sum();
+        let head = head(opcode, nodeid, len);
         let parts = [&[head.as_bytes()], body].concat();
         self.driver.request(REQUESTS, &parts, room)
     }
@@ -123,6 +117,17 @@ impl Guest {
 
     fn content(&self) -> Vec<u8> {
         fs::read(self.place.path().join("f")).unwrap()
+    }
+}
+
+/// The head of a request whose body has `len` bytes.
+fn head(opcode: Opcode, nodeid: u64, len: usize) -> wire::InHeader {
+    wire::InHeader {
+        len: (size_of::<wire::InHeader>() + len).try_into().unwrap(),
+        opcode: opcode as u32,
+        unique: 7,
+        nodeid,
+        ..wire::InHeader::default()
     }
 }
 
@@ -201,4 +206,39 @@ fn what_is_written_comes_from_every_buffer() {
         assert_eq!(status(&answer), -libc::EFBIG);
     }
     assert!(guest.content() == expected);
+}
+
+#[test]
+fn requests_on_two_queues_at_once_do_not_get_mixed_up() {
+    let mut guest = Guest::new(true);
+    let (node, fh) = guest.open(0);
+    let content = pattern(20_000);
+    let place = guest.driver.alloc(0);
+    for round in 0..500 {
+        guest.driver.rewind(place);
+        let replies = [(REQUESTS, round), (REQUESTS + 1, 10_000 - round)].map(|(queue, from)| {
+            let read = wire::ReadIn {
+                fh,
+                offset: from,
+                size: 9_000,
+                ..wire::ReadIn::default()
+            };
+            let head = head(Opcode::Read, node, size_of::<wire::ReadIn>());
+            let request = [head.as_bytes(), read.as_bytes()].concat();
+            let request = guest.driver.readable(&request);
+            let reply = guest.driver.writable(HEAD + 9_000);
+            guest.driver.push(queue, 0, &[request, reply]);
+            (queue, usize::try_from(from).unwrap(), reply)
+        });
+        for (queue, ..) in replies {
+            guest.driver.kick(queue);
+        }
+        for (queue, from, reply) in replies {
+            let written = guest.driver.wait_used(queue).len;
+            let data = guest.driver.bytes(reply);
+            let answer = Response { written, data };
+            assert_eq!(status(&answer), 0);
+            assert!(answer.data[HEAD..] == content[from..from + 9_000]);
+        }
+    }
 }
