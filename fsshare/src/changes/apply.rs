@@ -17,6 +17,7 @@ use super::tree::{Found, names};
 use crate::abi::Target;
 use crate::errno::Errno;
 use crate::host::{AccessMode, Attributes, Kind, SETTABLE_MODE, copy_xattrs, os};
+use crate::server::Fault;
 
 /// Why a change did not get onto the host.
 #[derive(Debug, Error)]
@@ -37,6 +38,19 @@ pub enum ApplyError {
         #[source]
         source: io::Error,
     },
+}
+
+impl ApplyError {
+    /// Who has to mend it.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            // Which of the two it is to be is for the user to say.
+            Self::Conflict(_) => Fault::Caller,
+            Self::Host { .. } => Fault::Host,
+            Self::GuestChanged(_) => Fault::Guest,
+        }
+    }
 }
 
 /// What is done where both sides have changed something.

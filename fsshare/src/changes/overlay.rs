@@ -18,6 +18,7 @@ use super::report::{Entry, Report, Seen, unread};
 use super::tree::{Found, Tree, join, names};
 use crate::errno::Errno;
 use crate::host::{AccessMode, Attributes, Kind};
+use crate::server::Fault;
 
 /// Why it cannot be said what was changed.
 #[derive(Debug, Error)]
@@ -41,6 +42,17 @@ pub enum ChangesError {
         #[source]
         source: io::Error,
     },
+}
+
+impl ChangesError {
+    /// Who has to mend it.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::Open(_) | Self::Read { .. } => Fault::Host,
+            Self::NoOverlay | Self::Busy => Fault::Caller,
+        }
+    }
 }
 
 /// What is or was at a path.

@@ -263,10 +263,10 @@ mod tests {
         (folder, changes)
     }
 
-    fn shown(changes: &Changes) -> String {
+    fn shown(changes: &Changes) -> Vec<u8> {
         let texts = changes.list().iter();
         let texts = texts.map(|change| unified_diff(changes, change).unwrap());
-        String::from_utf8(texts.collect::<Vec<_>>().concat()).unwrap()
+        texts.collect::<Vec<_>>().concat()
     }
 
     #[test]
@@ -287,19 +287,40 @@ mod tests {
                         diff --git a/link b/link\nnew file mode 120000\n--- /dev/null\n+++ b/link\n@@ -0,0 +1 @@\n+a\n\
                         \\ No newline at end of file\n\
                         diff --git a/new b/new\nnew file mode 100755\n--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+x\n";
-        assert_eq!(shown(&changes), expected);
+        assert_eq!(String::from_utf8(shown(&changes)).unwrap(), expected);
+    }
+
+    fn has_git(test: &str) -> bool {
+        let has_git = std::process::Command::new("git")
+            .arg("--version")
+            .output()
+            .is_ok();
+        if !has_git {
+            // Past the capture of the test harness, so that it is counted.
+            let line = format!("SKIP {test}: git is not installed\n");
+            drop(io::stderr().write_all(line.as_bytes()));
+        }
+        has_git
+    }
+
+    /// Lets git make the changes in the workspace, of which it gives the path.
+    fn apply_with_git(folder: &tempfile::TempDir, changes: &Changes) -> std::path::PathBuf {
+        let (patch, work) = (folder.path().join("patch"), folder.path().join("work"));
+        fs::write(&patch, shown(changes)).unwrap();
+        let applied = std::process::Command::new("git")
+            .args(["apply", "--verbose"])
+            .arg(&patch)
+            .env("GIT_CEILING_DIRECTORIES", folder.path())
+            .current_dir(&work)
+            .output()
+            .unwrap();
+        assert!(applied.status.success(), "{applied:?}");
+        work
     }
 
     #[test]
     fn git_applies_what_is_shown() {
-        if std::process::Command::new("git")
-            .arg("--version")
-            .output()
-            .is_err()
-        {
-            // Past the capture of the test harness, so that it is counted.
-            let skip = b"SKIP git_applies_what_is_shown: git is not installed\n";
-            drop(io::stderr().write_all(skip));
+        if !has_git("git_applies_what_is_shown") {
             return;
         }
         let (folder, changes) = changes(|below, above| {
@@ -312,17 +333,7 @@ mod tests {
             fs::write(below.join("kind"), "was a file\n").unwrap();
             std::os::unix::fs::symlink("a", above.join("kind")).unwrap();
         });
-        let patch = folder.path().join("patch");
-        fs::write(&patch, shown(&changes)).unwrap();
-        let applied = std::process::Command::new("git")
-            .args(["apply", "--verbose"])
-            .arg(&patch)
-            .env("GIT_CEILING_DIRECTORIES", folder.path())
-            .current_dir(folder.path().join("work"))
-            .output()
-            .unwrap();
-        assert!(applied.status.success(), "{applied:?}");
-        let work = folder.path().join("work");
+        let work = apply_with_git(&folder, &changes);
         assert_eq!(fs::read(work.join("a")).unwrap(), b"one\nzwei");
         assert_eq!(fs::read(work.join("folder/inner")).unwrap(), b"1\r2\n3\r");
         assert_eq!(fs::read_link(work.join("kind")).unwrap(), Path::new("a"));
@@ -331,6 +342,38 @@ mod tests {
             fs::read_link(work.join("link")).unwrap(),
             Path::new("nowhere")
         );
+    }
+
+    #[test]
+    fn git_makes_the_same_of_any_two_texts() {
+        if !has_git("git_makes_the_same_of_any_two_texts") {
+            return;
+        }
+        let texts: [&[u8]; 8] = [
+            b"",
+            b"a\n",
+            b"a",
+            b"a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\nl\n",
+            b"a\nb\nc\nD\ne\nf\ng\nh\ni\nj\nk\nL",
+            b"x\na\r\nb\rc\n\n\nl",
+            b"\r",
+            b"\n\n\n\xff\n-a\n+b\n @@\n\\ no\n",
+        ];
+        for (before, after) in texts
+            .iter()
+            .flat_map(|one| texts.map(|other| (*one, other)))
+        {
+            let (folder, changes) = changes(|below, above| {
+                fs::write(below.join("file"), before).unwrap();
+                fs::write(above.join("file"), after).unwrap();
+            });
+            if before == after {
+                assert!(changes.list().is_empty());
+                continue;
+            }
+            let patched = apply_with_git(&folder, &changes);
+            assert_eq!(fs::read(patched.join("file")).unwrap(), after, "{before:?}");
+        }
     }
 
     #[test]
@@ -346,7 +389,7 @@ mod tests {
                         diff --git a/a b/a\nnew file mode 120000\n\
                         --- /dev/null\n+++ b/a\n@@ -0,0 +1 @@\n+b\n\\ No newline at end of file\n\
                         directory \"new\\n\" new, mode 0750\n";
-        assert_eq!(shown(&changes), expected);
+        assert_eq!(String::from_utf8(shown(&changes)).unwrap(), expected);
     }
 
     #[test]
