@@ -13,7 +13,7 @@ mkdir "$workspace" "$workspace/tools"
 cp "$5/pjdfstest" "$5/fsx" "$assets/in-guest.sh" "$workspace/tools"
 cp "$assets/pjdfstest.toml" "$workspace/tools"
 status=0
-"$1" run --cpus 2 -w "$workspace" --kernel "$place/kernel" --initrd "$place/initrd" --root "$4" -- sh tools/in-guest.sh || status=$?
+"$1" run -w "$workspace" --kernel "$place/kernel" --initrd "$place/initrd" --root "$4" -- sh tools/in-guest.sh || status=$?
 echo "== the host looks"
 git -c safe.directory='*' -C "$workspace/repository" fsck --full --strict && echo "fsck: clean"
 exit "$status"
