@@ -143,11 +143,12 @@ fn settings(
             CacheOption::Never => ShareCache::Never,
         });
     }
-    builder = options
-        .mounts
-        .iter()
-        .cloned()
-        .fold(builder, SandboxBuilder::mount);
+    // Absolute, as the workspace is: the way to `../library` leads through the workspace itself.
+    let beside = options.mounts.iter().map(|mount| sandbox::Mount {
+        host: absolute(&mount.host),
+        ..mount.clone()
+    });
+    builder = beside.fold(builder, SandboxBuilder::mount);
     builder = rules(options, builder);
     if let Some((uid, gid)) = options.user.as_deref().and_then(owner) {
         builder = builder.owner(uid, gid);
