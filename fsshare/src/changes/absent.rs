@@ -19,6 +19,10 @@ impl Journal {
         match *self {}
     }
 
+    pub(crate) fn note_emptied(&self, _path: &[u8]) {
+        match *self {}
+    }
+
     pub(crate) fn note_moved(&self, _from: &[u8], _to: &[u8], _is_exchange: bool) {
         match *self {}
     }

@@ -121,31 +121,29 @@ impl Comparison {
 
     /// Tells of what is marked in directories that were moved: by its old name it may not have been.
     fn look_into(&mut self, moved: &[Moved], told: &BTreeMap<Vec<u8>, Option<Origin>>) {
-        let is_told = |path: &Path| told.contains_key(path.as_os_str().as_bytes());
-        let mut seen = HashSet::new();
-        for Moved { new, old, .. } in moved {
-            let mut left = vec![(new.clone(), old.clone())];
-            while let Some((directory, old)) = left.pop() {
-                let names = self.names(&directory);
-                for name in self.report.kept(names, &directory).unwrap_or_default() {
-                    self.looked_at += 1;
-                    if self.looked_at > MOST_LOOKED_AT || self.report.was_full() {
-                        return;
-                    }
-                    let (path, old) = (join(&directory, &name), join(&old, &name));
-                    if !seen.insert(path.clone()) {
-                        continue;
-                    }
-                    let found = self.tree.find(&path);
-                    let Some(found) = self.report.kept(found, &path).flatten() else {
-                        continue;
-                    };
-                    if !is_told(&path) {
-                        self.tell_if_marked(&path, &old, &found);
-                    }
-                    if found.attributes.kind() == Kind::Directory {
-                        left.push((path, old));
-                    }
+        let paths = moved.iter().map(|one| (one.new.clone(), one.old.clone()));
+        let mut left: Vec<_> = paths.collect();
+        let mut seen: HashSet<PathBuf> = HashSet::new();
+        while let Some((directory, old)) = left.pop() {
+            if !seen.insert(directory.clone()) {
+                continue;
+            }
+            let names = self.names(&directory);
+            for name in self.report.kept(names, &directory).unwrap_or_default() {
+                self.looked_at += 1;
+                if self.looked_at > MOST_LOOKED_AT || self.report.was_full() {
+                    return;
+                }
+                let (path, old) = (join(&directory, &name), join(&old, &name));
+                let found = self.tree.find(&path);
+                let Some(found) = self.report.kept(found, &path).flatten() else {
+                    continue;
+                };
+                if !told.contains_key(path.as_os_str().as_bytes()) {
+                    self.tell_if_marked(&path, &old, &found);
+                }
+                if found.attributes.kind() == Kind::Directory {
+                    left.push((path, old));
                 }
             }
         }

@@ -19,8 +19,8 @@ const MOST: usize = 1 << 20;
 const MOST_BYTES: usize = 64 << 20;
 /// Most bytes that are read of a journal: no longer one is written.
 const LONGEST: u64 = 256 << 20;
-/// Most paths that are carried along when directories are moved, each time they are.
-const MOST_CARRIED: usize = 1 << 22;
+/// Most bytes of paths that are followed when directories are moved or removed, each time they are.
+const MOST_FOLLOWED: usize = 256 << 20;
 /// In the place of a path, all of which are below the root: the rest was too much.
 const REST: &[u8] = b"/";
 
@@ -34,8 +34,9 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 struct Written {
     file: File,
-    /// Paths by their hash, since a directory was moved last: two with the same one are as unlikely as can be, and cost one its place in the report.
-    paths: HashSet<u64>,
+    /// What was noted, by its hash, since a directory was moved last: two with the same one are as unlikely as can be, and cost one its place in
+    /// the report.
+    noted: HashSet<u64>,
     count: usize,
     bytes: usize,
     is_full: bool,
@@ -50,7 +51,7 @@ impl Journal {
         Ok(Self {
             written: Mutex::new(Written {
                 file: file.into(),
-                paths: HashSet::new(),
+                noted: HashSet::new(),
                 count: 0,
                 bytes: 0,
                 is_full: false,
@@ -62,12 +63,21 @@ impl Journal {
     /// The guest is about to change what is at the path, or to make something where there is nothing. What the journal does not take, the report
     /// does not tell: that is no reason to keep the guest from it.
     pub(crate) fn note(&self, path: &[u8], present: Option<&Attributes>) {
-        let hash = self.hasher.hash_one(path);
+        self.note_once(path, self.hasher.hash_one(path), || {
+            present.map_or(Record::Nothing, |present| Record::Was(Origin::of(present)))
+        });
+    }
+
+    /// The guest is about to remove a directory: what was noted of what is in it is told there, also if another directory of that name is moved.
+    pub(crate) fn note_emptied(&self, path: &[u8]) {
+        let hash = self.hasher.hash_one((path, "emptied"));
+        self.note_once(path, hash, || Record::Emptied);
+    }
+
+    fn note_once(&self, path: &[u8], hash: u64, record: impl FnOnce() -> Record) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if !written.is_full && written.paths.insert(hash) {
-            let record =
-                present.map_or(Record::Nothing, |present| Record::Was(Origin::of(present)));
-            written.add(path, path.len(), &record);
+        if !written.is_full && written.noted.insert(hash) {
+            written.add(path, path.len(), &record());
         }
     }
 
@@ -78,7 +88,7 @@ impl Journal {
             false => Record::MovedTo(to.to_vec()),
         };
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.paths.clear();
+        written.noted.clear();
         written.add(from, from.len() + to.len(), &record);
     }
 }
@@ -91,11 +101,13 @@ impl Written {
         self.count += 1;
         self.bytes = self.bytes.saturating_add(length);
         self.is_full = self.count > MOST || self.bytes > MOST_BYTES;
-        let _ = self.file.write_all(&if self.is_full {
-            framed(REST, &Record::Nothing)
-        } else {
-            framed(path, record)
-        });
+        if !self.is_full && self.file.write_all(&framed(path, record)).is_err() {
+            self.is_full = true;
+        }
+        if self.is_full {
+            // Where there is not even room for this, the host's memory has come to its end.
+            let _ = self.file.write_all(&framed(REST, &Record::Nothing));
+        }
     }
 }
 
@@ -105,8 +117,14 @@ pub(super) struct Before {
     pub(super) paths: BTreeMap<Vec<u8>, Option<Origin>>,
     /// Whether not all could be told.
     pub(super) is_cut: bool,
-    carried: usize,
+    /// What was in directories that were removed: what comes to its path later is something else.
+    gone: BTreeMap<Vec<u8>, Origin>,
+    /// Bytes of paths that were followed.
+    followed: usize,
 }
+
+/// What was noted below a directory, each with the rest of its path.
+type Inside = Vec<(Vec<u8>, Option<Origin>)>;
 
 impl Before {
     pub(super) fn read(journal: &OwnedFd) -> io::Result<Self> {
@@ -119,6 +137,9 @@ impl Before {
         for (path, record) in records(&bytes) {
             before.take(path, record);
         }
+        for (path, origin) in std::mem::take(&mut before.gone) {
+            before.paths.insert(path, Some(origin));
+        }
         Ok(before)
     }
 
@@ -127,7 +148,9 @@ impl Before {
             _ if path == REST => self.is_cut = true,
             Record::Was(origin) => drop(self.paths.entry(path).or_insert(Some(origin))),
             Record::Nothing => drop(self.paths.entry(path).or_insert(None)),
+            Record::Emptied => self.empty(&path),
             Record::MovedTo(to) => {
+                self.empty(&to);
                 let inside = self.take_inside(&path);
                 self.put_inside(&to, inside);
             }
@@ -139,34 +162,53 @@ impl Before {
         }
     }
 
-    /// Takes out what was noted below a directory, each with the rest of its path.
-    fn take_inside(&mut self, directory: &[u8]) -> Vec<(Vec<u8>, Option<Origin>)> {
-        let begin = [directory, b"/"].concat();
-        let inside = self.paths.range(begin.clone()..);
-        let inside = inside.take_while(|(path, _)| path.starts_with(&begin));
-        let room = MOST_CARRIED.saturating_sub(self.carried);
-        let paths: Vec<_> = inside
-            .map(|(path, _)| path.clone())
-            .take(room + 1)
-            .collect();
-        self.carried += paths.len();
-        if paths.len() > room {
-            // A guest that moves so much so often is not followed.
-            self.is_cut = true;
-            return Vec::new();
+    /// Nothing is in a directory any more. What was not there before stays noted: whether it is gone is seen when it is looked for.
+    fn empty(&mut self, directory: &[u8]) {
+        for path in self.paths_inside(directory) {
+            if let Some(origin @ Some(_)) = self.paths.get_mut(&path)
+                && let Some(origin) = origin.take()
+            {
+                self.gone.entry(path).or_insert(origin);
+            }
         }
-        let taken = paths.into_iter().filter_map(|path| {
+    }
+
+    /// None if a guest moves and removes so much, so often or so deep that it is not followed any more.
+    fn paths_inside(&mut self, directory: &[u8]) -> Vec<Vec<u8>> {
+        let begin = [directory, b"/"].concat();
+        let mut inside = Vec::new();
+        for (path, _) in self.paths.range(begin.clone()..) {
+            if !path.starts_with(&begin) {
+                break;
+            }
+            self.followed = self.followed.saturating_add(path.len());
+            if self.followed > MOST_FOLLOWED {
+                self.is_cut = true;
+                return Vec::new();
+            }
+            inside.push(path.clone());
+        }
+        inside
+    }
+
+    fn take_inside(&mut self, directory: &[u8]) -> Inside {
+        let taken = self.paths_inside(directory).into_iter();
+        let taken = taken.filter_map(|path| {
             let origin = self.paths.remove(&path)?;
             Some((path.get(directory.len()..)?.to_vec(), origin))
         });
         taken.collect()
     }
 
-    fn put_inside(&mut self, directory: &[u8], inside: Vec<(Vec<u8>, Option<Origin>)>) {
+    fn put_inside(&mut self, directory: &[u8], inside: Inside) {
         for (rest, origin) in inside {
-            self.paths
-                .entry([directory, &rest].concat())
-                .or_insert(origin);
+            let path = [directory, &rest].concat();
+            self.followed = self.followed.saturating_add(path.len());
+            if self.followed > MOST_FOLLOWED {
+                self.is_cut = true;
+                return;
+            }
+            self.paths.entry(path).or_insert(origin);
         }
     }
 }

@@ -4,13 +4,15 @@
 //!
 //! * the decimal numbers mode, size, inode, seconds and nanoseconds of the last change of content, with a blank behind each: what was there;
 //! * `-` and a blank: nothing was there;
-//! * `>`, or `<>`, another path, and two slashes: the directory has the other path from now on, or each has that of the other.
+//! * `>`, or `<>`, another path, and two slashes: the directory has the other path from now on, or each has that of the other;
+//! * `x` and a blank: the directory is about to be removed, so what was in it is gone.
 //!
 //! One that was cut off, since its writer was ended, spoils none behind it.
 
 use super::origins::Origin;
 
 const NOTHING: &[u8] = b"- ";
+const EMPTIED: &[u8] = b"x ";
 const MOVED: &[u8] = b">";
 const EXCHANGED: &[u8] = b"<>";
 /// In no path.
@@ -24,12 +26,17 @@ pub(super) enum Record {
     Nothing,
     MovedTo(Vec<u8>),
     ExchangedWith(Vec<u8>),
+    /// A directory that is about to be removed.
+    Emptied,
 }
 
 impl Record {
     fn parse(text: &[u8]) -> Option<Self> {
         if text == NOTHING {
             return Some(Self::Nothing);
+        }
+        if text == EMPTIED {
+            return Some(Self::Emptied);
         }
         let path = |mark| Some(text.strip_prefix(mark)?.strip_suffix(END)?.to_vec());
         path(MOVED)
@@ -44,6 +51,7 @@ impl Record {
             Self::Nothing => NOTHING.into(),
             Self::MovedTo(path) => [MOVED, path, END].concat(),
             Self::ExchangedWith(path) => [EXCHANGED, path, END].concat(),
+            Self::Emptied => EMPTIED.into(),
         }
     }
 }
@@ -90,6 +98,7 @@ mod tests {
             Record::Nothing,
             Record::MovedTo(to()),
             Record::ExchangedWith(to()),
+            Record::Emptied,
         ];
         let bytes: Vec<u8> = all.iter().flat_map(|one| framed(PATH, one)).collect();
         assert_eq!(parse(&bytes), all.map(|one| (PATH.to_vec(), one)));
@@ -100,6 +109,7 @@ mod tests {
         for other in [
             Record::Was(ORIGIN),
             Record::Nothing,
+            Record::Emptied,
             Record::MovedTo(b"a/b/c".to_vec()),
         ] {
             let other = framed(b"other", &other);

@@ -35,6 +35,16 @@ impl Server {
         }
     }
 
+    /// The guest is about to remove a directory.
+    pub(super) fn note_removal(&self, parent: &Inode, name: Name<'_>) {
+        self.note_name(parent, name);
+        if let Some(journal) = &self.journal
+            && let Ok(path) = self.path_of(parent, name)
+        {
+            journal.note_emptied(&path);
+        }
+    }
+
     /// The guest has moved a directory, or exchanged one for something.
     pub(super) fn note_moved(
         &self,

@@ -202,7 +202,7 @@ impl Server {
         let parent = self.node(parent)?;
         self.may_remove(&parent, name, true)?;
         let parent = self.own_for_removal(parent, name)?;
-        self.note_name(&parent, name);
+        self.note_removal(&parent, name);
         let victim = self.hold(&parent, name);
         self.host.remove_directory(&parent.node, name)?;
         self.lost(victim);

@@ -189,7 +189,7 @@ fn nobody_is_kept_busy_by_moves() {
     let (share, journal) = with_journal();
     share.make_dir("x").unwrap();
     for number in 0..3000 {
-        share.make(&format!("x/{number}")).unwrap();
+        share.make(&format!("x/{number:0>100}")).unwrap();
     }
     for _ in 0..1000 {
         share.mv("x", "y", 0).unwrap();
@@ -198,4 +198,40 @@ fn nobody_is_kept_busy_by_moves() {
     let root = File::open(&share.root).unwrap();
     let told = changes_in_place(root.into(), &journal.try_clone().unwrap().into()).unwrap();
     assert!(!told.is_complete);
+}
+
+#[test]
+fn what_was_in_a_directory_that_is_gone_is_told_there() {
+    let (share, journal) = with_journal();
+    share.remove("d/e/a").unwrap();
+    share.remove_dir("d/e").unwrap();
+    share.make_dir("d/e").unwrap();
+    share.make("d/e/new").unwrap();
+    share.remove_dir("empty").unwrap();
+    share.mv("d/e", "empty", 0).unwrap();
+    // One that holds something is not removed, and what is in it goes with it.
+    share.make("d/more").unwrap();
+    assert_eq!(share.remove_dir("d"), Err(libc::ENOTEMPTY));
+    share.mv("d", "full/d", 0).unwrap();
+    let list = told(&share, &journal);
+    let expected = [
+        ("d", "full/d"),
+        ("d/e", ""),
+        ("d/e/a", ""),
+        ("empty", ""),
+        ("empty/new", ""),
+        ("full/d/more", ""),
+    ];
+    for (path, by_another_name) in expected {
+        let is_it = |change: &&Change| {
+            change.path == std::path::Path::new(path)
+                || change.path == std::path::Path::new(by_another_name)
+        };
+        assert!(list.iter().any(|change| is_it(&change)), "{path}: {list:?}");
+    }
+    let gone = list.iter().find(|one| one.path.ends_with("e/a")).unwrap();
+    assert_eq!(
+        (gone.path.to_str(), &gone.what),
+        (Some("d/e/a"), &What::Deleted)
+    );
 }
