@@ -1,5 +1,6 @@
 //! From the upper tree to the host's: each file whole or not at all.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::ffi::CString;
 use std::io;
@@ -85,6 +86,7 @@ impl Changes {
             origins,
             draft: draft_name(&self.directory).map_err(ChangesError::Open)?,
             on_conflict,
+            open: RefCell::default(),
         };
         let all = self.list().iter().zip(&self.seen);
         let mut wanted: Vec<_> = all.filter(|(change, _)| chosen(change)).collect();
@@ -95,6 +97,7 @@ impl Changes {
                 failed.push((change.clone(), error));
             }
         }
+        failed.extend(application.close());
         Ok(failed)
     }
 }
@@ -117,10 +120,15 @@ struct Application<'a> {
     /// What something is called until it is complete, beside its place.
     draft: CString,
     on_conflict: OnConflict,
+    /// Directories that do not have their own permissions yet: their owner must be able to fill them.
+    open: RefCell<Vec<(&'a Change, u32)>>,
 }
 
-impl Application<'_> {
-    fn one(&self, change: &Change, seen: Option<&Seen>) -> Result<(), ApplyError> {
+/// What a directory's owner needs to fill it.
+const FILLED: u32 = 0o700;
+
+impl<'a> Application<'a> {
+    fn one(&self, change: &'a Change, seen: Option<&Seen>) -> Result<(), ApplyError> {
         let path = &change.path;
         if change.is_conflict && self.on_conflict == OnConflict::Keep {
             return Err(ApplyError::Conflict(path.clone()));
@@ -133,11 +141,25 @@ impl Application<'_> {
         outcome.map_err(|stop| match stop {
             Stop::Conflict => ApplyError::Conflict(path.clone()),
             Stop::GuestChanged => ApplyError::GuestChanged(path.clone()),
-            Stop::Host(errno) => ApplyError::Host {
-                path: path.clone(),
-                source: errno.into(),
-            },
+            Stop::Host(errno) => host_error(path, errno),
         })
+    }
+
+    /// Gives the directories that are filled their own permissions: the inner ones first, since the way to them may be closed then.
+    fn close(&self) -> Vec<(Change, ApplyError)> {
+        let open = self.open.take().into_iter().rev();
+        let failed = open.filter_map(|(change, mode)| {
+            let errno = self.close_one(&change.path, mode).err()?;
+            Some((change.clone(), host_error(&change.path, errno)))
+        });
+        failed.collect()
+    }
+
+    fn close_one(&self, path: &Path, mode: u32) -> Result<(), Errno> {
+        let found = self.changes.lower.find(path)?.ok_or(Errno::ENOENT)?;
+        self.changes.lower.host.set_mode(&found.node, mode)?;
+        let closed = found.node.attributes()?;
+        self.origins.record(path.as_os_str().as_bytes(), &closed)
     }
 
     /// Takes away what the guest has removed.
@@ -152,7 +174,7 @@ impl Application<'_> {
     }
 
     /// Puts there what the guest has.
-    fn put(&self, change: &Change, seen: Option<&Seen>) -> Result<(), Stop> {
+    fn put(&self, change: &'a Change, seen: Option<&Seen>) -> Result<(), Stop> {
         let path = &change.path;
         let own = self.changes.upper.find(path)?.ok_or(Stop::GuestChanged)?;
         let is_as_seen = |attributes: &Attributes| seen == Some(&Seen::of(attributes));
@@ -171,14 +193,17 @@ impl Application<'_> {
         let present = place.present()?;
         self.expect_unchanged(path, present.as_ref())?;
         let made = match present {
-            None => place.fill(make)?,
             Some(present) if own.is_directory() && present.is_directory() => {
-                place.host().set_mode(&present.node, own.mode())?;
+                place.host().set_mode(&present.node, own.mode() | FILLED)?;
                 present.node.attributes()?
             }
+            None => place.fill(make)?,
             Some(_) => place.replace(make, |found| self.expect_unchanged(path, Some(found)))?,
         };
         place.sync()?;
+        if own.is_directory() && own.mode() & FILLED != FILLED {
+            self.open.borrow_mut().push((change, own.mode()));
+        }
         Ok(self.origins.record(path.as_os_str().as_bytes(), &made)?)
     }
 
@@ -193,8 +218,8 @@ impl Application<'_> {
                 host.make_symlink(parent, draft, target)
             }
             Kind::Directory => {
-                let made = host.make_directory(parent, draft, own.mode())?;
-                host.set_mode(&made, own.mode())?;
+                let made = host.make_directory(parent, draft, own.mode() | FILLED)?;
+                host.set_mode(&made, own.mode() | FILLED)?;
                 Ok(made)
             }
             Kind::Regular => {
@@ -264,6 +289,13 @@ impl Application<'_> {
         place.host().set_mode(&made, own.mode())?;
         let made = made.attributes()?;
         Ok(self.origins.record(path.as_os_str().as_bytes(), &made)?)
+    }
+}
+
+fn host_error(path: &Path, errno: Errno) -> ApplyError {
+    ApplyError::Host {
+        path: path.into(),
+        source: errno.into(),
     }
 }
 

@@ -164,3 +164,12 @@ impl Origins {
         Ok(last)
     }
 }
+
+impl Drop for Origins {
+    fn drop(&mut self) {
+        // A program that is being started may have the file for a moment longer, and must not keep the lock.
+        let added = self.records.get_mut();
+        let added = added.unwrap_or_else(PoisonError::into_inner);
+        let _ = rustix::fs::flock(&added.file, FlockOperation::Unlock);
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -117,6 +117,19 @@ impl Share {
         let mut bytes = body.as_bytes().to_vec();
         bytes.extend_from_slice(wire::InitInExt::default().as_bytes());
         parse(self.call(Opcode::Init, 0, &bytes)).unwrap()
+    }
+
+    /// Makes all that is shared theirs as whom [`as_nobody`] acts; without root it is already.
+    pub(crate) fn give_to_nobody(&self) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let mut chown = std::process::Command::new("chown");
+        chown.args(["-hR", "65534:65534"]).arg(&self.root);
+        let done = chown.arg(&self.changes).output().unwrap();
+        assert!(done.status.success() || !self.changes.exists(), "{done:?}");
+        let parent = self.root.parent().unwrap();
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// Panics if anything beside the share was changed, made or removed.

@@ -9,7 +9,7 @@ use fsshare::{ApplyError, Caution, Change, ChangesError, Content, OnConflict, Wh
 
 use fsshare::abi::{Opcode, wire};
 
-use super::super::client::{Share, fingerprint, text};
+use super::super::client::{Share, as_nobody, fingerprint, text};
 use super::{Paths as _, changes, fill};
 
 fn overlay() -> Share {
@@ -400,4 +400,32 @@ fn attributes_of_users_are_changes_too() {
     let length = rustix::fs::getxattr(share.root.join("a"), "user.note", &mut value);
     assert_eq!(&value[..length.unwrap()], b"hi");
     assert_eq!(read(&share, "a").unwrap(), "alpha");
+}
+
+#[test]
+fn directories_that_cannot_be_written_are_filled_without_privileges_too() {
+    let share = overlay();
+    share.make_dir("empty/new").unwrap();
+    share.make_dir("empty/new/inner").unwrap();
+    share.make("empty/new/inner/file").unwrap();
+    share.chmod("empty/new/inner", 0o555).unwrap();
+    share.chmod("empty/new", 0o500).unwrap();
+    share.put("d/a", 0, b"guest").unwrap();
+    share.chmod("d", 0o555).unwrap();
+    share.give_to_nobody();
+    let failed = as_nobody("directories_that_cannot_be_written_are_filled", || {
+        apply(&share, |_| true, OnConflict::Keep)
+    });
+    let Some(failed) = failed else { return };
+    assert_eq!(failed, [""; 0]);
+    let mode = |path: &str| {
+        let found = fs::metadata(share.root.join(path)).unwrap();
+        found.permissions().mode() & 0o7777
+    };
+    assert_eq!(mode("empty/new"), 0o500);
+    assert_eq!(mode("empty/new/inner"), 0o555);
+    assert_eq!(mode("d"), 0o555);
+    assert_eq!(read(&share, "d/a").unwrap(), "guest");
+    assert!(share.root.join("empty/new/inner/file").exists());
+    assert_eq!(told(&share), []);
 }

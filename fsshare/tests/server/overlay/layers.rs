@@ -347,20 +347,7 @@ fn without_privileges_it_is_as_good_as_the_tree() {
             false => Share::new(),
         };
         fill(&share.root);
-        let nobody = Some(65534);
-        for path in [
-            "", "d", "d/a", "d/e", "d/e/a", "full", "full/one", "empty", "a",
-        ] {
-            std::os::unix::fs::chown(share.root.join(path), nobody, nobody).unwrap();
-        }
-        for path in [&share.root, share.root.parent().unwrap(), &share.changes] {
-            std::os::unix::fs::chown(path, nobody, nobody).unwrap();
-            allow(path, 0o755);
-        }
-        for path in fs::read_dir(&share.changes).into_iter().flatten() {
-            let path = path.unwrap().path();
-            std::os::unix::fs::chown(&path, nobody, nobody).unwrap();
-        }
+        share.give_to_nobody();
         allow(&share.root.join("d/e"), 0o555);
         allow(&share.root.join("d"), 0o555);
         allow(&share.root.join("full"), 0o500);
