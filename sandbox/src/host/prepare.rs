@@ -1,5 +1,6 @@
 //! From the caller's settings to a validated plan with every file opened.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _};
 use std::os::fd::OwnedFd;
@@ -125,14 +126,12 @@ impl Parts {
         });
         Ok(())
     }
-}
 
-impl Parts {
     /// Puts what lies in another's place behind that one.
     fn order_mounts(&mut self) -> Result<()> {
         self.mounts
             .sort_by_key(|(_, guest, _)| guest.components().count());
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         match self.mounts.iter().find(|(_, guest, _)| !seen.insert(guest)) {
             None => Ok(()),
             Some((_, guest, _)) => {

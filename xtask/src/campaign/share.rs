@@ -25,7 +25,6 @@ use crate::{
 const NEEDS: &[Need] = &[
     Need::new("git", "git"),
     Need::new("gcc", "gcc"),
-    Need::new("make", "make"),
     Need::new("fio", "fio"),
 ];
 

@@ -33,7 +33,7 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         timeout: LIMIT,
         output: Output::Capture,
     })?;
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    let text = format!("\n{}", String::from_utf8_lossy(&done.stdout));
     let said = sections(&text);
     let problem = || {
         let errors = String::from_utf8_lossy(&done.stderr);
@@ -64,8 +64,10 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
 
 /// What is below each line that begins with `== `, by the rest of that line.
 fn sections(text: &str) -> BTreeMap<&str, &str> {
-    let parts = text.split("== ").skip(1);
-    parts.filter_map(|part| part.split_once('\n')).collect()
+    let parts = text.split("\n== ").skip(1);
+    parts
+        .map(|part| part.split_once('\n').unwrap_or((part, "")))
+        .collect()
 }
 
 #[cfg(test)]
@@ -74,8 +76,8 @@ mod tests {
 
     #[test]
     fn each_section_has_its_lines() {
-        let said = sections("boot\n== a b\none\ntwo\n== c\n== d\nthree\n");
-        let expected = [("a b", "one\ntwo\n"), ("c", ""), ("d", "three\n")];
+        let said = sections("boot\n== a b\none == 1\ntwo\n== c\n== d\nthree\n");
+        let expected = [("a b", "one == 1\ntwo"), ("c", ""), ("d", "three\n")];
         assert_eq!(said, BTreeMap::from(expected));
     }
 }

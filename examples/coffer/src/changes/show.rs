@@ -32,13 +32,13 @@ pub(super) fn json_line(change: &Change) -> String {
     let text = as_json(change).to_string();
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if visible(c.encode_utf8(&mut [0; 4]).as_bytes()) == c.encode_utf8(&mut [0; 4]).as_bytes() {
+        let mut buffer = [0; 4];
+        let bytes = c.encode_utf8(&mut buffer).as_bytes();
+        if visible(bytes) == bytes {
             line.push(c);
         } else {
-            let units = c.encode_utf16(&mut [0; 2]).to_vec();
-            units
-                .iter()
-                .for_each(|unit| line.push_str(&format!("\\u{unit:04x}")));
+            let escape = |unit: &mut u16| line.push_str(&format!("\\u{unit:04x}"));
+            c.encode_utf16(&mut [0; 2]).iter_mut().for_each(escape);
         }
     }
     line
@@ -105,5 +105,9 @@ pub(super) mod tests {
             "before": { "kind": "file", "mode": "0644" }, "after": { "kind": "file", "mode": "0644" },
         });
         assert_eq!(as_json(&one), expected);
+        let line = json_line(&change("a\u{7f}\u{202e}\u{e0041}", What::Added));
+        assert!(line.contains(r"a\u007f\u202e\udb40\udc41"), "{line}");
+        let read: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["path"], "a\u{7f}\u{202e}\u{e0041}");
     }
 }
