@@ -185,7 +185,7 @@ pub enum LockPolicy {
 /// Caps on what the guest can make the server hold. Reaching one gives the guest an error and does nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open files and directories, and owners of record locks. One descriptor each.
+    /// Open files and directories, and owners of record locks. Two descriptors each: the guest may forget the node of what it has open.
     pub max_handles: usize,
     /// Nodes that the guest holds. Some 50 bytes and its name each.
     pub max_inodes: usize,
@@ -224,7 +224,7 @@ impl Limits {
     pub(super) const FEWEST_DESCRIPTORS: usize = 64;
 
     /// The limits that hold when the process may have `descriptors` of them. What is left to the shares is divided equally;
-    /// of its part, a share's handles get at most a quarter and its held nodes the rest. `None` if that is too little to work with.
+    /// of its part, a share's handles get at most half, two each, and its held nodes the rest. `None` if that is too little to work with.
     pub(super) fn within(self, descriptors: Option<u64>) -> Option<Self> {
         let Some(descriptors) = descriptors else {
             return Some(self);
@@ -237,7 +237,7 @@ impl Limits {
         let max_handles = self.max_handles.min(share / 4);
         Some(Self {
             max_handles,
-            max_held: self.max_held.min(share - max_handles),
+            max_held: self.max_held.min(share - 2 * max_handles),
             ..self
         })
     }
@@ -256,7 +256,7 @@ mod tests {
                     ..Limits::default()
                 };
                 let limits = wish.within(Some(descriptors)).unwrap();
-                let each = limits.max_handles + limits.max_held;
+                let each = 2 * limits.max_handles + limits.max_held;
                 let held = (each * shares.max(1) + Limits::RESERVED_DESCRIPTORS) as u64;
                 assert!(held <= descriptors, "{descriptors}: {limits:?}");
                 assert!(
