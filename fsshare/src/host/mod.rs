@@ -178,6 +178,11 @@ impl Attributes {
         self.kind() == Kind::Directory && self.mode & OPAQUE != 0
     }
 
+    /// Whether it is something that can have several names, and has.
+    pub(crate) fn has_several_names(&self) -> bool {
+        self.kind() != Kind::Directory && self.links > 1
+    }
+
     /// As of a node in that layer.
     fn in_layer(mut self, layer: Layer) -> Self {
         if self.kind() == Kind::Directory {

@@ -102,6 +102,7 @@ impl Server {
     ) -> wire::EntryOut {
         let differs = self.cache.names != self.cache.git_names;
         let names = match parent {
+            _ if self.inodes.goes_by_its_last_name(attributes) => Duration::ZERO,
             Some(parent) if differs && self.inodes.is_gits(parent.id) => self.cache.git_names,
             _ => self.cache.names,
         };

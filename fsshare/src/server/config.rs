@@ -17,7 +17,8 @@ pub struct Config {
     /// tree, which then goes on. One share at a time may have it. What was changed is told by `Changes`.
     ///
     /// Locks are the guest's then, and a directory of the tree cannot be renamed (`EXDEV`; programs copy it). A file that is open while the host
-    /// changes it may be seen in either form; the guest keeps its own form of what it has changed.
+    /// changes it may be seen in either form; the guest keeps its own form of what it has changed. A file of the host's that the guest removed
+    /// while it had it open can be read on, and no more be changed (`ESTALE`).
     ///
     /// On Linux only; elsewhere no server is made with one.
     pub overlay: Option<OwnedHandle>,
@@ -72,7 +73,8 @@ pub enum HardLinkPolicy {
     /// guest itself gives a second name stays as it is for as long as the guest remembers it.
     #[default]
     ReadOnly,
-    /// What it may do with any other.
+    /// What it may do with any other. In an overlay each name becomes a file of its own when the guest changes it by that name; the others stay
+    /// what the host has.
     Writable,
 }
 

@@ -25,7 +25,7 @@ use super::locks::LockOwners;
 use super::quota::{SizeLock, Usage};
 use crate::abi::{Name, ROOT_ID};
 use crate::errno::Errno;
-use crate::host::{Attributes, Host, Identity, Kind, Node};
+use crate::host::{Attributes, Host, Identity, Node};
 use crate::rules::State;
 
 /// Directories without a handle on the way to a node: more are not opened for one request.
@@ -141,6 +141,11 @@ impl Inodes {
     /// Takes a place for a node that is about to be made, so that it is not made in vain.
     pub(super) fn reserve(&self) -> Result<Place, Errno> {
         self.budget.take()
+    }
+
+    /// Whether the guest has to come by a name each time, for the server to know by which.
+    pub(super) fn goes_by_its_last_name(&self, found: &Attributes) -> bool {
+        found.has_several_names() && self.read().goes_by_its_last_name(found)
     }
 
     /// Whether nodes that the guest did not ask for by name should be left out.
@@ -309,12 +314,6 @@ impl Inodes {
 
     fn write(&self) -> RwLockWriteGuard<'_, Nodes> {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Found<'_> {
-    fn has_several_names(&self) -> bool {
-        self.attributes.kind() != Kind::Directory && self.attributes.links > 1
     }
 }
 

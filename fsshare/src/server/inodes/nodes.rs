@@ -197,14 +197,25 @@ impl Nodes {
         })
     }
 
-    /// The origin that a node is to have, if it has another or none. Of a file with several names the first is as good as the last.
+    /// Whether each name of the file may become a file of its own: a guest that writes to it copies up the one name by which it came.
+    pub(super) fn goes_by_its_last_name(&self, found: &Attributes) -> bool {
+        self.hard_links == HardLinkPolicy::Writable
+            && found.layer == Layer::Lower
+            && found.has_several_names()
+    }
+
+    /// The origin that a node is to have, if it has another or none. Of a file with several names the first is as good as the last, unless it
+    /// is about to lose the others.
     pub(super) fn new_origin<'a>(&self, slot: u32, found: &Found<'a>) -> Option<Origin<'a>> {
         let (parent, name) = found.at?;
         let parent = self.table.place_of(parent.id).ok()?;
         let name = name.as_c_str().to_bytes();
         let origin = Origin { parent, name };
         match self.table.origin(slot) {
-            Some(known) if known == origin || found.has_several_names() => None,
+            Some(known) if known == origin => None,
+            Some(_) if found.attributes.has_several_names() => self
+                .goes_by_its_last_name(found.attributes)
+                .then_some(origin),
             _ => Some(origin),
         }
     }
@@ -214,7 +225,7 @@ impl Nodes {
         let state = self
             .held(slot)
             .map_or_else(|| self.table.state(slot), |held| held.state());
-        let new = if found.has_several_names() {
+        let new = if found.attributes.has_several_names() {
             State::of_bits(state.bits() | found.state.bits())
         } else {
             found.state
@@ -289,7 +300,7 @@ impl Nodes {
     /// The state of a node that the guest has not seen before.
     pub(super) fn at_first_sight(&self, found: &Found<'_>) -> State {
         let may_be_outside = found.attributes.kind() == Kind::Regular
-            && found.has_several_names()
+            && found.attributes.has_several_names()
             && found.attributes.layer != Layer::Upper;
         if may_be_outside && self.hard_links == HardLinkPolicy::ReadOnly {
             found.state.linked()

@@ -3,6 +3,7 @@
 mod applied;
 mod direct;
 mod layers;
+mod names;
 mod random;
 
 use std::collections::BTreeMap;
