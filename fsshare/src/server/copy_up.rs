@@ -88,8 +88,12 @@ impl Server {
         self.own_child(&source, from.1)?;
         if mode.contains(RenameMode::EXCHANGE) {
             self.own_child(&target, to.1)?;
-        } else if let Ok(replaced) = self.host.attributes_at(&target.node, to.1) {
-            self.record(&target, to.1, &replaced)?;
+            return Ok((source, target));
+        }
+        match self.host.attributes_at(&target.node, to.1) {
+            Ok(replaced) => self.record(&target, to.1, &replaced)?,
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
         }
         Ok((source, target))
     }

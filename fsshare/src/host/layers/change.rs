@@ -138,17 +138,17 @@ impl Host {
             return draft.take(above, name);
         }
         self.upper.make_fifo(draft.work(), draft.name()?)?;
-        match self.is_above((above, name))? {
-            false => draft.place(above, name),
-            true => draft.swap(above, name),
+        match self.above((above, name))? {
+            None => draft.place(above, name),
+            Some(_) => draft.swap(above, name),
         }
     }
 
+    /// Whether the lower tree has something there, or may have.
     fn is_below(&self, overlay: &Overlay, parent: &Node, name: Name<'_>) -> bool {
-        let below = parent.lower();
-        below.is_some_and(|lower| {
-            let present = overlay.lower.attributes_at(lower, name);
-            !matches!(present, Err(Errno::ENOENT))
+        parent.lower().is_some_and(|lower| {
+            let below = overlay.lower.attributes_at(lower, name);
+            !matches!(below, Err(Errno::ENOENT))
         })
     }
 
@@ -184,49 +184,47 @@ impl Host {
             }
             self.may_replace(&source, target, to)?;
         }
-        let is_below = self.is_below(overlay, from.0, from.1);
-        let exchanges = match &target {
-            // A directory replaces none but an empty one, and one with whiteouts is not empty.
-            Some(target) => target.kind() == Kind::Directory && target.layer == Layer::Upper,
-            // Nobody is to see what is below the old name, not even if this is ended half-way; and a directory replaces no whiteout.
-            None => is_below || (source.kind() == Kind::Directory && self.is_above(upper.1)?),
-        };
-        if !exchanges {
-            self.upper.rename(upper.0, upper.1, RenameMode::empty())?;
-            return self.hide(overlay, from, is_below);
+        let hides = self.is_below(overlay, from.0, from.1);
+        let above = self.above(upper.1)?;
+        if !hides && !(source.kind() == Kind::Directory && above.is_some()) {
+            return self.upper.rename(upper.0, upper.1, RenameMode::empty());
         }
-        if target.is_none() {
-            self.hide(overlay, to, true)?;
+        // Nobody is to see what is below the old name, not even if this is ended half-way, so nothing leaves it that nothing comes to. And a
+        // directory replaces none but an empty one, which one with whiteouts is not.
+        let exchange = || self.upper.rename(upper.0, upper.1, RenameMode::EXCHANGE);
+        match above {
+            Some(above) if above.kind() != Kind::Directory => exchange()?,
+            above => self.with_whiteout(overlay, upper.1, above.as_ref(), exchange)?,
         }
-        self.upper.rename(upper.0, upper.1, RenameMode::EXCHANGE)?;
-        match (target.is_some(), is_below) {
-            // The whiteout has come.
-            (false, true) => Ok(()),
-            _ => self.take_away(overlay, from.0, from.1),
-        }
+        self.take_away(overlay, from.0, from.1)
     }
 
-    /// Whether the upper tree has something there, be it a whiteout.
-    fn is_above(&self, (parent, name): (&os::Node, Name<'_>)) -> Result<bool, Errno> {
-        match self.upper.attributes_at(parent, name) {
-            Err(Errno::ENOENT) => Ok(false),
-            present => present.map(|_| true),
-        }
+    /// What the upper tree has there, be it a whiteout.
+    fn above(&self, (parent, name): (&os::Node, Name<'_>)) -> Result<Option<Attributes>, Errno> {
+        existing(self.upper.attributes_at(parent, name))
     }
 
-    /// Puts a whiteout where nothing is, if there is something `below`.
-    fn hide(
+    /// Puts a whiteout at `to`, where `above` is, before it does `act`. What was there comes back if that fails.
+    fn with_whiteout(
         &self,
         overlay: &Overlay,
-        (parent, name): (&Node, Name<'_>),
-        is_below: bool,
+        to: (&os::Node, Name<'_>),
+        above: Option<&Attributes>,
+        act: impl FnOnce() -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        if !is_below {
-            return Ok(());
-        }
         let draft = overlay.drafts.begin(&self.upper)?;
         self.upper.make_fifo(draft.work(), draft.name()?)?;
-        draft.place(parent.own()?, name)
+        match above {
+            None => draft.place(to.0, to.1)?,
+            Some(_) => draft.swap(to.0, to.1)?,
+        }
+        act().inspect_err(|_| {
+            // What cannot come back was empty.
+            let _ = match above {
+                None => draft.take(to.0, to.1),
+                Some(above) => draft.swap_back(to, above),
+            };
+        })
     }
 
     /// The attributes of what can be moved.
@@ -288,11 +286,7 @@ impl Host {
 
     /// The attributes of what is there, if there is something.
     fn present(&self, parent: &Node, name: Name<'_>) -> Result<Option<Attributes>, Errno> {
-        match self.attributes_at(parent, name) {
-            Ok(present) => Ok(Some(present)),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno),
-        }
+        existing(self.attributes_at(parent, name))
     }
 
     /// Sets permission bits; set-user-id and set-group-id are always taken away.
@@ -332,6 +326,14 @@ impl Host {
         } else {
             Node::Only(node)
         }
+    }
+}
+
+/// What was found, if there is something. Another error says nothing of that.
+fn existing<T>(found: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match found {
+        Err(Errno::ENOENT) => Ok(None),
+        found => found.map(Some),
     }
 }
 

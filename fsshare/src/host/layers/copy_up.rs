@@ -152,12 +152,17 @@ impl Copy<'_> {
     }
 }
 
-/// Copies the attributes of users from one node to another. What the file system does not keep, or not for such a file, is left behind.
+/// Copies the attributes of users from one node to another. What this user may not read, and what the file system does not keep, or not for
+/// such a file, is left behind.
 pub(crate) fn copy_xattrs(
     from: (&os::Host, &os::Node),
     to: (&os::Host, &os::Node),
 ) -> Result<(), Errno> {
-    for (name, value) in user_xattrs(from)?.unwrap_or_default() {
+    let present = match user_xattrs(from) {
+        Err(Errno::EACCES) => None,
+        present => present?,
+    };
+    for (name, value) in present.unwrap_or_default() {
         match to
             .0
             .set_xattr(to.1, checked(&name)?, &value, XattrMode::empty())

@@ -114,6 +114,17 @@ impl Draft<'_> {
         self.rename(parent, name, RenameMode::EXCHANGE)
     }
 
+    /// Undoes [`Self::swap`], which took away a directory with these attributes.
+    pub(super) fn swap_back(
+        &self,
+        (parent, name): (&os::Node, Name<'_>),
+        before: &Attributes,
+    ) -> Result<(), Errno> {
+        self.swap(parent, name)?;
+        let node = self.host.lookup(parent, name)?;
+        self.set_mode(&node, before, before.mode & SETTABLE_MODE)
+    }
+
     fn rename(&self, parent: &os::Node, name: Name<'_>, mode: RenameMode) -> Result<(), Errno> {
         self.host
             .rename((self.work(), self.name()?), (parent, name), mode)

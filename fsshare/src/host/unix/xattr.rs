@@ -52,13 +52,15 @@ impl Host {
 
     /// The node, opened, if it is of a type that has attributes of users: a regular file or a directory.
     fn carrier(&self, node: &Node) -> Result<Option<OwnedFd>, Errno> {
-        match node.attributes()?.kind() {
-            Kind::Regular | Kind::Directory => {}
-            Kind::Symlink | Kind::Special => return Ok(None),
+        let kind = node.attributes()?.kind();
+        if matches!(kind, Kind::Symlink | Kind::Special) {
+            return Ok(None);
         }
         match self.reopen(node, OFlags::RDONLY) {
             // A file that may be written but not read still takes attributes.
-            Err(Errno::EACCES) => self.reopen(node, OFlags::WRONLY).map(Some),
+            Err(Errno::EACCES) if kind == Kind::Regular => {
+                self.reopen(node, OFlags::WRONLY).map(Some)
+            }
             opened => opened.map(Some),
         }
     }

@@ -3,6 +3,7 @@
 mod applied;
 mod direct;
 mod layers;
+mod moves;
 mod names;
 mod random;
 
