@@ -1,7 +1,7 @@
 //! A tiny FUSE client: raw requests into a [`Server`], typed replies out of it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,31 @@ pub(crate) struct Share {
     pub(crate) changes: PathBuf,
     /// Length of the pieces in which requests and replies lie, unless they are whole.
     pieces: Option<usize>,
-    _place: TempDir,
+    _place: Place,
+}
+
+/// Goes when it is dropped, also with directories that its owner may not write.
+struct Place(TempDir);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !rustix::process::geteuid().is_root() {
+            open_up(self.0.path());
+        }
+    }
+}
+
+/// Not by a program: a lock would stay taken for as long as it takes to start one.
+fn open_up(directory: &Path) {
+    drop(fs::set_permissions(
+        directory,
+        Permissions::from_mode(0o700),
+    ));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
 }
 
 impl Share {
@@ -97,7 +121,7 @@ impl Share {
             changes,
             unique: AtomicU64::new(1),
             pieces: None,
-            _place: place,
+            _place: Place(place),
         }
     }
 

@@ -9,7 +9,9 @@ mod random;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use fsshare::abi::{Opcode, ROOT_ID, SetAttrFlags, wire};
 use fsshare::{Changes, FileKind};
@@ -234,4 +236,30 @@ pub(super) fn fill(root: &Path) {
         fs::write(root.join(path), content).unwrap();
     }
     std::os::unix::fs::symlink("a", root.join("l")).unwrap();
+}
+
+/// The server is seldom root, who may do much that others may not.
+#[test]
+fn all_of_it_is_as_good_without_privileges() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let tests = std::env::current_exe().unwrap();
+    let as_nobody = |arguments: &[&str]| {
+        Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .arg(&tests)
+            .args(arguments)
+            .output()
+    };
+    if !as_nobody(&["--list"]).is_ok_and(|listed| listed.status.success()) {
+        // Past the capture of the test harness, so that it is counted.
+        let skip =
+            b"SKIP all_of_it_is_as_good_without_privileges: setpriv does not start the tests\n";
+        drop(std::io::stderr().write_all(skip));
+        return;
+    }
+    let done = as_nobody(&["overlay::"]).unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{said}");
 }
