@@ -178,6 +178,11 @@ impl Attributes {
         self.kind() == Kind::Directory && self.mode & OPAQUE != 0
     }
 
+    /// Whether it is what says, in an upper tree, that there is nothing of its name.
+    fn is_whiteout(&self) -> bool {
+        self.kind() == Kind::Special
+    }
+
     /// Whether it is something that can have several names, and has.
     pub(crate) fn has_several_names(&self) -> bool {
         self.kind() != Kind::Directory && self.links > 1

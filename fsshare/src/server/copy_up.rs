@@ -45,7 +45,7 @@ impl Server {
             if below.len() == LONGEST_WAY {
                 return Err(Errno::ESTALE);
             }
-            let (parent, name) = self.inodes.place(above.id)?;
+            let (parent, name) = self.inodes.origin(above.id)?;
             below.push((above, name));
             above = self.node(parent)?;
         }
@@ -107,8 +107,8 @@ impl Server {
         let identity = attributes.identity;
         let node = self.copy_up(parent, name, identity)?;
         let is_here = |id: &u64| {
-            let place = self.inodes.place(*id);
-            place.is_ok_and(|(at, known)| at == parent.id && *known == *name.as_c_str())
+            let origin = self.inodes.origin(*id);
+            origin.is_ok_and(|(at, known)| at == parent.id && *known == *name.as_c_str())
         };
         // Of a file with several names the others stay what they were.
         match self.inodes.id_of(identity).filter(is_here) {

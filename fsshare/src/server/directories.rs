@@ -1,7 +1,7 @@
 //! Operations on open directories.
 
 use super::Server;
-use super::handles::Open;
+use super::handles::{Manner, Open};
 use super::inodes::Inode;
 use super::scratch::{Answer, Scratch};
 use crate::abi::{DirEntry, Listing, Name, OpenReply, ROOT_ID, wire};
@@ -23,7 +23,7 @@ impl Server {
         let directory = self.host.open_directory(&inode.node)?;
         let fh = self
             .directories
-            .insert(Open::new(inode, directory, (false, false)), place);
+            .insert(Open::new(inode, directory, Manner::default()), place);
         let mut reply = OpenReply::empty();
         let keeps = OpenReply::CACHE_DIR | OpenReply::KEEP_CACHE;
         reply.set(keeps, self.cache.keep_pages);

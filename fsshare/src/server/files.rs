@@ -6,7 +6,7 @@ use super::Server;
 use super::budget::Place;
 use super::config::LockPolicy;
 use super::growth::Growth;
-use super::handles::{Open, OpenFile};
+use super::handles::{Manner, Open, OpenFile};
 use super::inodes::{Found, Inode};
 use super::scratch::{FilePart, Scratch};
 use crate::abi::{FallocateMode, Name, OpenFlags, OpenReply, wire};
@@ -27,11 +27,9 @@ const SEEK_HOLE: u32 = 4;
 /// What is to be known of an open file.
 #[derive(Clone, Copy)]
 struct Opened {
-    /// It has set-user-id or set-group-id, and may be written.
-    privileged: bool,
+    manner: Manner,
     /// It is worth the while to let the kernel read and write it.
     is_large: bool,
-    appends: bool,
 }
 
 impl Server {
@@ -65,9 +63,11 @@ impl Server {
         };
         let (file, attributes) = self.host.open(&inode.node, self.access_mode(flags))?;
         let what = Opened {
-            privileged: flags.writes() && attributes.has_privilege_bits(),
+            manner: Manner {
+                privileged: flags.writes() && attributes.has_privilege_bits(),
+                appends: self.appends(flags),
+            },
             is_large: flags.writes() || attributes.size >= LARGE,
-            appends: self.appends(flags),
         };
         Ok(self.opened(inode, file, what, place))
     }
@@ -84,7 +84,7 @@ impl Server {
         let mut reply = OpenReply::empty();
         let backing = if self.session.passes_through() {
             // Before its first change, a privileged file loses its privilege, which is this server's business.
-            let is_wanted = what.is_large && !what.privileged;
+            let is_wanted = what.is_large && !what.manner.privileged;
             self.passthrough.begin(inode.id, file.handle(), is_wanted)
         } else {
             None
@@ -93,7 +93,7 @@ impl Server {
         // The kernel takes one or the other.
         let keeps = self.cache.keep_pages && backing.is_none();
         reply.set(OpenReply::KEEP_CACHE, keeps);
-        let open = Open::new(inode, file, (what.privileged, what.appends));
+        let open = Open::new(inode, file, what.manner);
         let fh = self.files.insert(open, place);
         wire::OpenOut {
             fh,
@@ -175,9 +175,11 @@ impl Server {
         let (inode, attributes) = self.adopted(node, at, places.0)?;
         let entry = self.entry_out(inode.id, &attributes, at.1.map(|(parent, _)| parent));
         let what = Opened {
-            privileged: false,
+            manner: Manner {
+                privileged: false,
+                appends: self.appends(flags),
+            },
             is_large: true,
-            appends: self.appends(flags),
         };
         Ok((entry, self.opened(inode, file, what, places.1)))
     }

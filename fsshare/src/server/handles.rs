@@ -20,15 +20,24 @@ pub(super) struct Open<T> {
     privileged: AtomicBool,
 }
 
+/// How a file was opened; a directory in no special manner.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Manner {
+    /// It has set-user-id or set-group-id, and may be written.
+    pub(super) privileged: bool,
+    /// What is written goes to its end.
+    pub(super) appends: bool,
+}
+
 pub(super) type OpenFile = Open<File>;
 
 impl<T> Open<T> {
-    pub(super) fn new(inode: Arc<Inode>, object: T, (privileged, appends): (bool, bool)) -> Self {
+    pub(super) fn new(inode: Arc<Inode>, object: T, manner: Manner) -> Self {
         Self {
             inode,
             object,
-            appends,
-            privileged: AtomicBool::new(privileged),
+            appends: manner.appends,
+            privileged: AtomicBool::new(manner.privileged),
         }
     }
 }
@@ -114,8 +123,11 @@ impl<T> Handles<T> {
         let handles = table.values_mut();
         for handle in handles.filter(|handle| handle.open.inode.id == inode.id) {
             if let Ok(object) = open() {
-                let appends = handle.open.appends;
-                handle.open = Arc::new(Open::new(Arc::clone(inode), object, (false, appends)));
+                let manner = Manner {
+                    privileged: false,
+                    appends: handle.open.appends,
+                };
+                handle.open = Arc::new(Open::new(Arc::clone(inode), object, manner));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Changes, all of which go to the upper tree.
 
-use super::draft::{Draft, OWN};
-use super::{Host, Node, Overlay, os};
+use super::draft::OWN;
+use super::{Host, Node, Overlay, existing, os};
 use crate::abi::{Name, RenameMode, Target, XattrMode, XattrName};
 use crate::errno::Errno;
 use crate::host::{AccessMode, Attributes, File, Kind, Layer, NewTime, Next, SETTABLE_MODE};
@@ -18,14 +18,10 @@ impl Host {
         mode: u32,
         access: AccessMode,
     ) -> Result<(File, Node), Errno> {
-        let Some(overlay) = &self.overlay else {
-            let (file, node) = self.upper.create(parent.own()?, name, mode, access)?;
-            return Ok((file, Node::Only(node)));
-        };
-        let (file, node) = self.make(overlay, parent, name, |draft, name| {
-            self.upper.create(draft.work(), name, mode, access)
+        let (file, node) = self.make(parent, name, |parent, name| {
+            self.upper.create(parent, name, mode, access)
         })?;
-        Ok((file, Node::Upper(node)))
+        Ok((file, self.made(node)))
     }
 
     /// Makes a regular file without a name. It can get one by [`Host::link`] unless `exclusive`.
@@ -48,12 +44,12 @@ impl Host {
         name: Name<'_>,
         mode: u32,
     ) -> Result<Node, Errno> {
-        let Some(overlay) = &self.overlay else {
+        if !self.is_overlay() {
             let made = self.upper.make_directory(parent.own()?, name, mode)?;
             return Ok(Node::Only(made));
-        };
-        let made = self.make(overlay, parent, name, |draft, name| {
-            let made = self.upper.make_directory(draft.work(), name, OWN)?;
+        }
+        let made = self.make(parent, name, |parent, name| {
+            let made = self.upper.make_directory(parent, name, OWN)?;
             // Nothing of a directory that the host has, or will have, by that name.
             self.upper.set_opaque_mode(&made, OWN)?;
             Ok(made)
@@ -70,41 +66,33 @@ impl Host {
         name: Name<'_>,
         target: Target<'_>,
     ) -> Result<Node, Errno> {
-        let Some(overlay) = &self.overlay else {
-            let made = self.upper.make_symlink(parent.own()?, name, target)?;
-            return Ok(Node::Only(made));
-        };
-        let made = self.make(overlay, parent, name, |draft, name| {
-            self.upper.make_symlink(draft.work(), name, target)
-        })?;
-        Ok(Node::Upper(made))
+        let make = |parent: &_, name: Name<'_>| self.upper.make_symlink(parent, name, target);
+        Ok(self.made(self.make(parent, name, make)?))
     }
 
     /// Gives `node` another name.
     pub(crate) fn link(&self, node: &Node, parent: &Node, name: Name<'_>) -> Result<(), Errno> {
         let node = node.own()?;
-        let Some(overlay) = &self.overlay else {
-            return self.upper.link(node, parent.own()?, name);
-        };
-        self.make(overlay, parent, name, |draft, name| {
-            self.upper.link(node, draft.work(), name)
-        })
+        let make = |parent: &_, name: Name<'_>| self.upper.link(node, parent, name);
+        self.make(parent, name, make)
     }
 
-    /// Makes something by `make` and moves it to its place. `EEXIST` if there is something.
+    /// Makes something by `make`: in its place, or, in an overlay, as a draft that is moved there. `EEXIST` if there is something.
     fn make<T>(
         &self,
-        overlay: &Overlay,
         parent: &Node,
         name: Name<'_>,
-        make: impl FnOnce(&Draft<'_>, Name<'_>) -> Result<T, Errno>,
+        make: impl FnOnce(&os::Node, Name<'_>) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         let above = parent.own()?;
+        let Some(overlay) = &self.overlay else {
+            return make(above, name);
+        };
         if self.present(parent, name)?.is_some() {
             return Err(Errno::EEXIST);
         }
         let draft = overlay.drafts.begin(&self.upper)?;
-        let made = make(&draft, draft.name()?)?;
+        let made = make(draft.work(), draft.name()?)?;
         draft.place(above, name)?;
         Ok(made)
     }
@@ -186,7 +174,8 @@ impl Host {
         }
         let hides = self.is_below(overlay, from.0, from.1);
         let above = self.above(upper.1)?;
-        if !hides && !(source.kind() == Kind::Directory && above.is_some()) {
+        let exchanges = hides || (source.kind() == Kind::Directory && above.is_some());
+        if !exchanges {
             return self.upper.rename(upper.0, upper.1, RenameMode::empty());
         }
         // Nobody is to see what is below the old name, not even if this is ended half-way, so nothing leaves it that nothing comes to. And a
@@ -326,14 +315,6 @@ impl Host {
         } else {
             Node::Only(node)
         }
-    }
-}
-
-/// What was found, if there is something. Another error says nothing of that.
-fn existing<T>(found: Result<T, Errno>) -> Result<Option<T>, Errno> {
-    match found {
-        Err(Errno::ENOENT) => Ok(None),
-        found => found.map(Some),
     }
 }
 

@@ -63,7 +63,7 @@ impl Draft<'_> {
     pub(super) fn place(&self, parent: &os::Node, name: Name<'_>) -> Result<(), Errno> {
         match self.host.attributes_at(parent, name) {
             Err(Errno::ENOENT) => self.rename(parent, name, RenameMode::NOREPLACE),
-            Ok(present) if present.kind() == Kind::Special => self.swap(parent, name),
+            Ok(present) if present.is_whiteout() => self.swap(parent, name),
             Ok(_) => Err(Errno::EEXIST),
             Err(errno) => Err(errno),
         }

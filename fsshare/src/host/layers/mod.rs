@@ -59,6 +59,17 @@ struct Overlay {
     room: Room,
 }
 
+/// What was found by a name.
+enum Layered<T> {
+    Upper(T),
+    /// A directory that is in both.
+    Merged {
+        upper: T,
+        lower: T,
+    },
+    Lower(T),
+}
+
 /// What it takes to lay one tree over another.
 #[derive(Debug)]
 pub(crate) struct Over {
@@ -133,28 +144,14 @@ impl Host {
         let Some(overlay) = &self.overlay else {
             return Ok(Node::Only(self.upper.lookup(parent.own()?, name)?));
         };
-        let below = || match parent.lower() {
-            Some(lower) => overlay.lower.lookup(lower, name),
-            None => Err(Errno::ENOENT),
-        };
-        let Some(upper) = parent.find_upper(|above| self.upper.lookup(above, name))? else {
-            return below().map(Node::Lower);
-        };
-        let attributes = upper.attributes()?;
-        if attributes.kind() == Kind::Special {
-            return Err(Errno::ENOENT);
-        }
-        if attributes.kind() != Kind::Directory || attributes.is_opaque() {
-            return Ok(Node::Upper(upper));
-        }
-        Ok(match below() {
-            Ok(lower) if lower.attributes()?.kind() == Kind::Directory => {
-                Node::Merged { upper, lower }
-            }
-            // The host's user took it away.
-            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => Node::Upper(upper),
-            Err(errno) => return Err(errno),
-        })
+        let find = |host: &os::Host, parent: &os::Node| host.lookup(parent, name);
+        Ok(
+            match self.layered(overlay, parent, find, os::Node::attributes)? {
+                Layered::Upper(upper) => Node::Upper(upper),
+                Layered::Merged { upper, lower } => Node::Merged { upper, lower },
+                Layered::Lower(lower) => Node::Lower(lower),
+            },
+        )
     }
 
     /// The attributes of what [`Self::lookup`] would find, without a handle on it.
@@ -163,22 +160,44 @@ impl Host {
             let only = self.upper.attributes_at(parent.own()?, name)?;
             return Ok(only.in_layer(Layer::Only));
         };
+        let find = |host: &os::Host, parent: &os::Node| host.attributes_at(parent, name);
+        Ok(
+            match self.layered(overlay, parent, find, |found| Ok(*found))? {
+                Layered::Upper(upper) => upper.in_layer(Layer::Upper),
+                Layered::Merged { upper, lower } => upper.merged(&lower),
+                Layered::Lower(lower) => lower.in_layer(Layer::Lower),
+            },
+        )
+    }
+
+    /// What `find` finds in one tree or in both.
+    fn layered<T>(
+        &self,
+        overlay: &Overlay,
+        parent: &Node,
+        find: impl Fn(&os::Host, &os::Node) -> Result<T, Errno>,
+        attributes: impl Fn(&T) -> Result<Attributes, Errno>,
+    ) -> Result<Layered<T>, Errno> {
         let below = || match parent.lower() {
-            Some(lower) => overlay.lower.attributes_at(lower, name),
+            Some(lower) => find(&overlay.lower, lower),
             None => Err(Errno::ENOENT),
         };
-        let Some(upper) = parent.find_upper(|above| self.upper.attributes_at(above, name))? else {
-            return below().map(|lower| lower.in_layer(Layer::Lower));
+        let Some(upper) = parent.find_upper(|above| find(&self.upper, above))? else {
+            return below().map(Layered::Lower);
         };
-        if upper.kind() == Kind::Special {
+        let present = attributes(&upper)?;
+        if present.is_whiteout() {
             return Err(Errno::ENOENT);
         }
-        if upper.kind() != Kind::Directory || upper.is_opaque() {
-            return Ok(upper.in_layer(Layer::Upper));
+        if present.kind() != Kind::Directory || present.is_opaque() {
+            return Ok(Layered::Upper(upper));
         }
         Ok(match below() {
-            Ok(lower) if lower.kind() == Kind::Directory => upper.merged(&lower),
-            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => upper.in_layer(Layer::Upper),
+            Ok(lower) if attributes(&lower)?.kind() == Kind::Directory => {
+                Layered::Merged { upper, lower }
+            }
+            // The host's user took it away.
+            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => Layered::Upper(upper),
             Err(errno) => return Err(errno),
         })
     }
@@ -315,11 +334,18 @@ impl Node {
         &self,
         find: impl FnOnce(&os::Node) -> Result<T, Errno>,
     ) -> Result<Option<T>, Errno> {
-        match self.own().map(find) {
-            Ok(Ok(found)) => Ok(Some(found)),
-            Ok(Err(Errno::ENOENT)) | Err(_) => Ok(None),
-            Ok(Err(errno)) => Err(errno),
+        match self.own() {
+            Ok(above) => existing(find(above)),
+            Err(_) => Ok(None),
         }
+    }
+}
+
+/// What was found, if there is something. Another error says nothing of that.
+fn existing<T>(found: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match found {
+        Err(Errno::ENOENT) => Ok(None),
+        found => found.map(Some),
     }
 }
 

@@ -226,7 +226,7 @@ impl Inodes {
     }
 
     /// The directory and the name of a node, if it still has one.
-    pub(super) fn place(&self, id: u64) -> Result<(u64, CString), Errno> {
+    pub(super) fn origin(&self, id: u64) -> Result<(u64, CString), Errno> {
         let nodes = self.read();
         let slot = nodes.table.place_of(id)?;
         let origin = nodes.table.origin(slot).ok_or(Errno::ESTALE)?;
