@@ -19,6 +19,7 @@ pub struct Config {
     /// Locks are the guest's then, and a directory of the tree cannot be renamed (`EXDEV`; programs copy it). A file that is open while the host
     /// changes it may be seen in either form; the guest keeps its own form of what it has changed. A file of the host's that the guest removed
     /// while it had it open can be read on, and no more be changed (`ESTALE`).
+    /// A file that this user may not read can neither be changed nor be given other permissions (`EACCES`).
     ///
     /// On Linux only; elsewhere no server is made with one.
     pub overlay: Option<OwnedHandle>,

@@ -113,6 +113,20 @@ fn a_directory_of_any_mode_is_copied_up() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_cannot_be_changed() {
+    let share = overlay();
+    let below = share.root.join("full/one");
+    allow(&below, 0o200);
+    let outcome = if is_root() { Ok(()) } else { Err(EACCES) };
+    assert_eq!(share.put("full/one", 0, b"x"), outcome);
+    assert_eq!(share.chmod("full/one", 0o600), outcome);
+    // Its name is another matter.
+    share.remove("full/one").unwrap();
+    allow(&below, 0o600);
+    assert_eq!(fs::read(&below).unwrap(), b"1");
+}
+
+#[test]
 fn a_directory_that_does_not_come_leaves_the_one_that_was_there() {
     let share = overlay();
     for path in ["full/closed", "empty/closed"] {
