@@ -153,7 +153,7 @@ impl Share {
         let done = chown.arg(&self.changes).output().unwrap();
         assert!(done.status.success() || !self.changes.exists(), "{done:?}");
         let parent = self.root.parent().unwrap();
-        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+        allow(parent, 0o755);
     }
 
     /// Panics if anything beside the share was changed, made or removed.
@@ -482,6 +482,11 @@ pub(crate) fn as_nobody<T: Send>(test: &str, act: impl FnOnce() -> T + Send) -> 
         drop(std::io::stderr().write_all(line.as_bytes()));
     }
     done
+}
+
+/// Sets a path's permissions.
+pub(crate) fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
 /// Tells how many attempts to get out a test made, past the capture of the test harness: `cargo xtask campaign share` adds them up.

@@ -1,16 +1,16 @@
 //! What may happen to a workspace while a sandbox uses it: the guest gets the right error, and nothing is lost.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use fsshare::abi::{Opcode, ROOT_ID, SetAttrFlags, wire};
 use libc::{O_RDONLY, O_RDWR};
 
-use super::client::{Share, as_nobody, text};
+use super::client::{Share, allow, as_nobody, text};
 
 /// A share of which the root is a file system of its own, or nothing where none can be mounted.
 struct Mounted {
@@ -227,10 +227,6 @@ fn times_to_come_are_told_as_they_are() {
         ..Default::default()
     };
     assert_eq!(share.setattr(found.nodeid, before).unwrap().mtime, 1);
-}
-
-fn allow(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use fsshare::{Quota, Rules};
 use libc::{EDQUOT, EPERM, EXDEV, O_RDONLY};
 use zerocopy::IntoBytes as _;
 
-use super::super::client::{Share, as_nobody, fingerprint, text};
+use super::super::client::{Share, allow, as_nobody, fingerprint, text};
 use super::{Paths as _, fill};
 
 fn overlay() -> Share {
@@ -328,10 +328,6 @@ fn nothing_is_left_half_made() {
     }
     assert_eq!(fs::read_dir(share.changes.join("work")).unwrap().count(), 0);
     assert_eq!(fingerprint(&share.root), untouched);
-}
-
-fn allow(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 fn mode(share: &Share, path: &str) -> u32 {

@@ -3,22 +3,17 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::EACCES;
 
-use super::super::client::Share;
+use super::super::client::{Share, allow};
 use super::{Paths as _, fill};
 
 fn overlay() -> Share {
     let share = Share::overlay(|_| ());
     fill(&share.root);
     share
-}
-
-fn allow(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 fn is_root() -> bool {
