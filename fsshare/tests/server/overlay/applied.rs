@@ -413,11 +413,13 @@ fn directories_that_cannot_be_written_are_filled_without_privileges_too() {
     share.put("d/a", 0, b"guest").unwrap();
     share.chmod("d", 0o555).unwrap();
     share.give_to_nobody();
+    // Opened here: the way to temporary files may be root's own.
+    let list = changes(&share);
     let failed = as_nobody("directories_that_cannot_be_written_are_filled", || {
-        apply(&share, |_| true, OnConflict::Keep)
+        list.apply(|_| true, OnConflict::Keep).unwrap()
     });
     let Some(failed) = failed else { return };
-    assert_eq!(failed, [""; 0]);
+    assert!(failed.is_empty(), "{failed:?}");
     let mode = |path: &str| {
         let found = fs::metadata(share.root.join(path)).unwrap();
         found.permissions().mode() & 0o7777
