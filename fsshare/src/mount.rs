@@ -1,7 +1,6 @@
 //! The server on this host's own `/dev/fuse`: the tree appears at a directory of this host, served as a guest would see it.
 //!
-//! It is for tests, benchmarks and for whoever wants to look at a share through the policy that guards it. The kernel checks
-//! permissions (`default_permissions`), as the kernel of a guest does.
+//! It is for tests, benchmarks and for whoever wants to look at a share through the policy that guards it.
 //!
 //! The bytes are those of the kernel's FUSE device (`Documentation/filesystems/fuse.rst`): a read gives one request, a write takes one
 //! reply. Each thread reads from a queue of its own (`FUSE_DEV_IOC_CLONE`). Before it sleeps for the next request, one thread at a time looks
@@ -35,6 +34,25 @@ const PATIENCE: Duration = Duration::from_micros(100);
 /// at least.
 const OVERHEAD: usize = 16 << 10;
 
+/// Who may use a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The user who mounts it alone. What that user may do is for the host to say, when the server asks it.
+    Owner,
+    /// Every user. The kernel checks permissions (`allow_other`, `default_permissions`), as the kernel of a guest does; for that it asks
+    /// about a directory again whenever something in it was made or removed.
+    All,
+}
+
+impl Access {
+    const fn options(self) -> &'static str {
+        match self {
+            Self::Owner => "",
+            Self::All => ",default_permissions,allow_other",
+        }
+    }
+}
+
 /// A share that is mounted on this host. Dropping it unmounts, also under programs that still use it, and waits for the
 /// requests that are under way.
 #[derive(Debug)]
@@ -49,12 +67,15 @@ impl Mount {
     /// # Errors
     /// `PermissionDenied`: mounting takes `CAP_SYS_ADMIN`. Otherwise what the host says of `/dev/fuse`, `at` and threads. Nothing stays
     /// mounted.
-    pub fn new(mut server: Server, at: &Path, threads: usize) -> io::Result<Self> {
+    pub fn new(mut server: Server, at: &Path, threads: usize, access: Access) -> io::Result<Self> {
         let at = at.canonicalize()?;
         let device = open_device(OFlags::empty())?;
         let options = format!(
-            "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
-            device.as_raw_fd()
+            "fd={},rootmode=40000,user_id={},group_id={}{}",
+            device.as_raw_fd(),
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+            access.options()
         );
         let options = CString::new(options)?;
         server.pass_through_to(Box::new(Kernel(device.try_clone()?)));

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
-use fsshare::mount::Mount;
+use fsshare::mount::{Access, Mount};
 use fsshare::{Config, Rules, Server};
 use tempfile::TempDir;
 
@@ -30,7 +30,7 @@ fn mounted(test: &str, configure: impl FnOnce(&mut Config)) -> Option<Mounted> {
     fs::create_dir(&seen).unwrap();
     let mut config = Config::new(File::open(&host).unwrap().into());
     configure(&mut config);
-    match Mount::new(Server::new(config).unwrap(), &seen, 2) {
+    match Mount::new(Server::new(config).unwrap(), &seen, 2, Access::All) {
         Ok(mount) => Some(Mounted {
             mount: Some(mount),
             host,
@@ -141,7 +141,7 @@ fn mount_with_few_descriptors() {
             taken.push(file);
         }
         taken.truncate(taken.len() - spare);
-        let mount = Mount::new(server, &seen, 2);
+        let mount = Mount::new(server, &seen, 2, Access::All);
         drop(taken);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let is_there = mounts.contains(&format!(" {} ", seen.display()));

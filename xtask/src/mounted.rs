@@ -103,7 +103,12 @@ impl Server {
                     fs::remove_dir_all(&changes)?;
                 }
                 fs::create_dir(&changes)?;
-                command.arg(program).arg("--changes").arg(changes);
+                command.args([
+                    program,
+                    Path::new("--allow-other"),
+                    Path::new("--changes"),
+                    &changes,
+                ]);
                 command.arg(source).arg(&at);
             }
             Self::Peer(program, library) => {

@@ -19,7 +19,7 @@ use serde::Deserialize;
 pub(crate) use self::tally::Tally;
 use crate::{
     guest::{self, Part},
-    host,
+    host::{self, Need},
     nested::Output,
     place::{Place, Task},
     progress::stage,
@@ -38,8 +38,17 @@ const IN_PLACE: [(&str, &str); 3] = [
     ("coffer", "cli"),
 ];
 
+/// What tests of the workspace compare ours with.
+const NEEDS: &[Need] = &[
+    Need::new("cpio", "cpio"),
+    Need::new("git", "git"),
+    Need::new("iasl", "acpica-tools"),
+    Need::new("setpriv", "util-linux"),
+];
+
 /// Runs everything; the last line sums it up.
 pub(crate) fn run() -> Result<ExitCode> {
+    host::ensure(NEEDS)?;
     let place = Place::choose();
     guest::make(Part::All)?;
     let programs = stage("build the tests for the guest", build)?;

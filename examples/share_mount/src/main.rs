@@ -1,7 +1,7 @@
 //! Mounts a directory through the share's server, so that this host's own programs see it as a guest would.
 //!
 //! ```text
-//! share_mount [--read-only | --changes DIR] [--no-usual-rules] DIRECTORY MOUNTPOINT    until `umount MOUNTPOINT`
+//! share_mount [--read-only | --changes DIR] [--no-usual-rules] [--allow-other] DIRECTORY MOUNTPOINT    until `umount MOUNTPOINT`
 //! ```
 
 use std::path::PathBuf;
@@ -21,6 +21,9 @@ struct Arguments {
     /// Hide and protect no names
     #[arg(long)]
     no_usual_rules: bool,
+    /// Let other users in too, as far as permissions say
+    #[arg(long)]
+    allow_other: bool,
     /// Threads that serve
     #[arg(long, value_name = "N", default_value_t = 4)]
     threads: usize,
@@ -53,7 +56,10 @@ fn main() -> ExitCode {
 #[cfg(target_os = "linux")]
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     use anyhow::Context as _;
-    use fsshare::{CachePolicy, Config, Rules, Server, mount::Mount};
+    use fsshare::{
+        CachePolicy, Config, Rules, Server,
+        mount::{Access, Mount},
+    };
 
     let (directory, mountpoint) = (&arguments.directory, &arguments.mountpoint);
     let open = |path: &PathBuf| {
@@ -79,7 +85,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         cache,
         ..Config::new(root.into())
     })?;
-    let mount = Mount::new(server, mountpoint, arguments.threads)
+    let access = if arguments.allow_other {
+        Access::All
+    } else {
+        Access::Owner
+    };
+    let mount = Mount::new(server, mountpoint, arguments.threads, access)
         .with_context(|| format!("cannot mount at {}", mountpoint.display()))?;
     mount.wait();
     Ok(())

@@ -80,9 +80,9 @@ pub(super) fn run(checks: &mut Checks, lengths: Lengths) -> Result<()> {
     let site = Site {
         tools,
         place,
-        server: server(&[]),
+        server: server(&["--allow-other"]),
         overlay: Server::overlay(&programs),
-        free: server(&["--no-usual-rules"]),
+        free: server(&["--no-usual-rules", "--allow-other"]),
     };
     checks.run("pjdfstest", || site.pjdfstest(&site.server, "pjdfstest"));
     checks.run("pjdfstest in an overlay", || {
