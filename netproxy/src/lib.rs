@@ -3,6 +3,15 @@
 //! Nothing the guest sends leaves the host as a packet. The guest's frames end here; a permitted connection is opened anew, by name,
 //! from this side, and only its content is carried across.
 
+pub mod egress;
+mod frame;
+pub mod gateway;
+pub mod link;
 pub mod name;
+pub mod relay;
+mod stack;
+mod tcp;
 
+pub use frame::DroppedFrame;
 pub use name::{HostName, NameError};
+pub use stack::{GuestStream, MAX_CONNECTIONS, MAX_OPENING};
