@@ -11,6 +11,8 @@ pub mod name;
 pub mod relay;
 mod stack;
 mod tcp;
+#[cfg(all(unix, any(test, feature = "testkit")))]
+pub mod testkit;
 
 pub use frame::DroppedFrame;
 pub use name::{HostName, NameError};
