@@ -3,7 +3,9 @@
 //! Nothing the guest sends leaves the host as a packet. The guest's frames end here; a permitted connection is opened anew, by name,
 //! from this side, and only its content is carried across.
 
+pub mod dial;
 pub mod egress;
+pub mod first_bytes;
 mod frame;
 pub mod gateway;
 pub mod link;

@@ -1,6 +1,7 @@
 //! A connection of the guest's as its other side holds it.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddrV4;
 use std::pin::Pin;
@@ -75,6 +76,43 @@ impl GuestStream {
             Some(Err(RecvError::Finished)) => Poll::Ready(Ok(None)),
             Some(Err(RecvError::InvalidState)) => {
                 Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+            }
+        }
+    }
+
+    /// Lets `look` see what the guest sent first, again whenever there is more, until it has seen enough; nothing is taken. `None`: the guest
+    /// sends no more.
+    ///
+    /// # Errors
+    ///
+    /// The connection is broken.
+    pub async fn peek<R>(&self, mut look: impl FnMut(&[u8]) -> Option<R>) -> io::Result<Option<R>> {
+        let mut seen = 0;
+        poll_fn(|cx| {
+            let looked = self.poll_take(cx, |bytes| {
+                let is_more = bytes.len() > seen;
+                seen = bytes.len();
+                (0, is_more.then(|| look(bytes)).flatten())
+            });
+            match looked {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(Some(None))) => self.poll_more(cx),
+                Poll::Ready(Ok(looked)) => Poll::Ready(Ok(looked.flatten())),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            }
+        })
+        .await
+    }
+
+    /// Waits for more than there is.
+    fn poll_more<R>(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<R>>> {
+        let mut inner = self.stack.inner.borrow_mut();
+        match inner.slot(self.key, self.id) {
+            None => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Some(slot) if !slot.connection.may_take_more() => Poll::Ready(Ok(None)),
+            Some(slot) => {
+                slot.connection.wake_to_take(cx.waker());
+                Poll::Pending
             }
         }
     }

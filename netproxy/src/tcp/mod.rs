@@ -127,6 +127,14 @@ impl Connection {
         )
     }
 
+    /// Whether the guest may send more than is there already, and has room to.
+    pub(crate) fn may_take_more(&self) -> bool {
+        let socket = self.peek();
+        socket.may_recv()
+            && socket.recv_queue() < socket.recv_capacity()
+            && socket.state() != State::CloseWait
+    }
+
     /// Lets `take` have bytes that the guest sent; it says how many it took. `None`: there are none now. `Some(Err)`: none will come
     /// any more, because the guest said so (`Finished`) or because the connection broke.
     pub(crate) fn take<R>(
