@@ -11,8 +11,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// An Ethernet header and the longest IPv4 packet.
 pub const LONGEST_FRAME: usize = 14 + 65535;
+/// Bytes of a frame's header.
+pub const HEADER_LEN: usize = size_of::<VnetHeader>();
 /// The longest record, without its length.
-pub const LONGEST_RECORD: usize = size_of::<VnetHeader>() + LONGEST_FRAME;
+pub const LONGEST_RECORD: usize = HEADER_LEN + LONGEST_FRAME;
 /// Bytes of a record's length.
 pub const LENGTH_LEN: usize = 4;
 
@@ -101,17 +103,23 @@ pub struct BrokenLink(pub usize);
 ///
 /// There is no record of its length.
 pub fn split(bytes: &[u8]) -> Result<Option<(Record<'_>, &[u8])>, BrokenLink> {
+    Ok(split_raw(bytes)?.map(|(record, rest)| (read(record), rest)))
+}
+
+/// As [`split`], but the record as it is: a frame behind its header, or four bytes of something else.
+///
+/// # Errors
+///
+/// As [`split`].
+pub fn split_raw(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, BrokenLink> {
     let Ok((len, rest)) = U32::ref_from_prefix(bytes) else {
         return Ok(None);
     };
     let len = usize::try_from(len.get()).unwrap_or(usize::MAX);
-    if len != 4 && !(size_of::<VnetHeader>()..=LONGEST_RECORD).contains(&len) {
+    if len != size_of::<U32>() && !(HEADER_LEN..=LONGEST_RECORD).contains(&len) {
         return Err(BrokenLink(len));
     }
-    let Some((record, rest)) = rest.split_at_checked(len) else {
-        return Ok(None);
-    };
-    Ok(Some((read(record), rest)))
+    Ok(rest.split_at_checked(len))
 }
 
 fn read(record: &[u8]) -> Record<'_> {
@@ -122,12 +130,12 @@ fn read(record: &[u8]) -> Record<'_> {
             segmentation: bits & 2 != 0,
         });
     }
-    Record::Frame(record.get(size_of::<VnetHeader>()..).unwrap_or_default())
+    Record::Frame(record.get(HEADER_LEN..).unwrap_or_default())
 }
 
 /// Adds a record with a frame of `len` bytes to `out`, and gives the frame to be filled.
 pub fn push<'o>(out: &'o mut Vec<u8>, header: VnetHeader, len: usize) -> &'o mut [u8] {
-    let record = size_of::<VnetHeader>() + len;
+    let record = HEADER_LEN + len;
     let record_len = u32::try_from(record).unwrap_or(u32::MAX);
     out.extend_from_slice(&record_len.to_le_bytes());
     out.extend_from_slice(header.as_bytes());

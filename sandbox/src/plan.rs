@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::ShareCache;
 
 /// Version of the plan's form; a worker refuses any other.
-pub(crate) const PLAN_VERSION: u32 = 4;
+pub(crate) const PLAN_VERSION: u32 = 5;
 
 /// Most bytes of an encoded plan.
 pub(crate) const MAX_PLAN: usize = 64 * 1024;
@@ -53,6 +53,8 @@ pub(crate) enum Role {
     Agent,
     /// Where the guest's console goes.
     Console,
+    /// The socket to the egress worker; without it there is no network device.
+    Network,
     /// The directory of the share with this number.
     Share(usize),
     /// The directory that takes the guest's changes to that share.

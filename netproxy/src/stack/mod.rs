@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::frame::{self, DroppedFrame, Packet, Segment};
@@ -23,6 +23,9 @@ pub use stream::GuestStream;
 pub const MAX_CONNECTIONS: usize = 4096;
 /// Most of them that wait for their other side. Beyond that a guest's attempts are not answered; it repeats them.
 pub const MAX_OPENING: usize = 256;
+
+/// How long a guest may take to end a connection whose other side has ended.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Which connection: the guest's port and what it is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,8 +75,8 @@ struct Slot {
     id: u64,
     connection: Connection,
     is_opening: bool,
-    /// Its stream is still held by someone.
-    is_held: bool,
+    /// Since when nobody holds its stream any more.
+    orphaned: Option<Instant>,
 }
 
 impl Stack {
@@ -245,7 +248,7 @@ impl Inner {
                 id,
                 connection,
                 is_opening: true,
-                is_held: true,
+                orphaned: None,
             },
         );
         id
@@ -254,19 +257,29 @@ impl Inner {
     /// Sends what a connection has to send. False: there is no more room, and it keeps its turn.
     fn send(&mut self, key: Key, now: Instant) -> bool {
         let Some((next, is_over)) = self.with(key, |slot, offloads, outbox| {
+            if slot
+                .orphaned
+                .is_some_and(|since| now >= since + ORPHAN_LIMIT)
+            {
+                slot.connection.abort();
+            }
             slot.connection.send_due(offloads, now, outbox);
-            let next = slot.connection.next_due(now);
-            (next, slot.connection.is_over() && !slot.is_held)
+            let end = slot.orphaned.map(|since| since + ORPHAN_LIMIT);
+            let next = slot.connection.next_due(now).into_iter().chain(end).min();
+            (next, slot.connection.is_over() && slot.orphaned.is_some())
         }) else {
             return true;
         };
+        if is_over {
+            self.remove(key);
+            return true;
+        }
         match next {
             Some(at) if at <= now => {
                 self.schedule.add_now(key);
                 return self.out.len() < tcp::MAX_WAITING;
             }
             Some(at) => self.schedule.add(key, at),
-            None if is_over => self.remove(key),
             None => {}
         }
         true

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use smoltcp::socket::tcp::RecvError;
+use smoltcp::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Inner, Key, Slot, Stack};
@@ -168,7 +169,7 @@ impl Drop for GuestStream {
     fn drop(&mut self) {
         self.end_opening();
         self.change(|slot| {
-            slot.is_held = false;
+            slot.orphaned = Some(Instant::now());
             if !slot.connection.is_closing() {
                 slot.connection.abort();
             }

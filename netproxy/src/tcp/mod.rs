@@ -119,11 +119,13 @@ impl Connection {
         )
     }
 
-    /// Whether both sides have said their last: what is left is the guest's to acknowledge.
+    /// Whether this side has said its last: what is left is the guest's to acknowledge.
     pub(crate) fn is_closing(&self) -> bool {
+        use State::{Closed, Closing, FinWait1, FinWait2, LastAck, TimeWait};
+        let state = self.peek().state();
         matches!(
-            self.peek().state(),
-            State::Closed | State::TimeWait | State::LastAck | State::Closing
+            state,
+            Closed | TimeWait | LastAck | Closing | FinWait1 | FinWait2
         )
     }
 
