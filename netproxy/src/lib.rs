@@ -8,6 +8,7 @@ pub mod egress;
 pub mod first_bytes;
 mod frame;
 pub mod gateway;
+pub mod http;
 pub mod link;
 pub mod name;
 pub mod relay;
