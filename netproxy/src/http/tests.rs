@@ -187,7 +187,7 @@ fn what_is_for_this_host_and_allowed_gets_there_and_nothing_else_does() {
             "405",
             false,
         ),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400", false),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "none", false),
         (
             "GET /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
             "400",
