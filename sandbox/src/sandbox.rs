@@ -18,11 +18,12 @@ use crate::config::{GuestFiles, SandboxBuilder};
 use crate::control::{MachineEnd, Report};
 use crate::error::{EndReason, Error, Result};
 use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
-use crate::protocol::{BootFacts, Configure, Mount, Octets};
+use crate::network::Denied;
+use crate::protocol::{BootFacts, Configure, Mount, Network, Octets};
 use crate::refusal::Refusal;
 use crate::text::{printable, printable_path};
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
-use crate::worker::WORKER_VARIABLE;
+use crate::worker::{WORKER_VARIABLE, WorkerKind};
 
 /// How long the guest's processes may take to end before a stop kills them.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -55,6 +56,7 @@ struct Watched {
     timeline: Arc<Mutex<BootTimeline>>,
     broken: Arc<Mutex<Vec<String>>>,
     refusals: Arc<Mutex<Vec<Refusal>>>,
+    denied: Arc<Mutex<Vec<Denied>>>,
     end: watch::Receiver<Option<End>>,
     kill: Arc<Notify>,
 }
@@ -72,6 +74,8 @@ enum End {
 const MAX_BROKEN: usize = 16;
 /// Most refusals that are kept: those of four shares.
 const MAX_REFUSALS: usize = 1024;
+/// Most connections and requests that are kept of those that were denied.
+const MAX_DENIED: usize = 1024;
 
 impl Sandbox {
     /// Settings for a sandbox of the guest that [`GuestFiles::locate`] finds.
@@ -92,11 +96,15 @@ impl Sandbox {
         }
         let prepared = prepare_when_free(&config).await?;
         let spawned = monotonic_ns();
-        let process = WorkerProcess::spawn(
-            config.worker_program.as_deref(),
-            &prepared.plan,
-            &prepared.files,
-        )?;
+        let program = config.worker_program.as_deref();
+        let egress = match &prepared.egress {
+            Some((plan, files)) => {
+                Some(WorkerProcess::spawn(program, WorkerKind::Egress, plan, files, 0)?)
+            }
+            None => None,
+        };
+        let (plan, files) = (&prepared.plan, &prepared.files);
+        let process = WorkerProcess::spawn(program, WorkerKind::Vmm, plan, files, plan.memory)?;
         let worker = process.id();
         let configure = configuration(&config, &prepared);
         let Prepared {
@@ -105,12 +113,17 @@ impl Sandbox {
             console_log,
             files,
             changed,
+            egress: egress_files,
             ..
         } = prepared;
-        // While we held the worker's ends, its streams would not end with it.
-        drop(files);
-        let (watched, supervision) =
-            supervise(process, pipe_receiver(console)?, Console::new(console_log));
+        // While we held the workers' ends, their streams would not end with them.
+        drop((files, egress_files));
+        let (watched, supervision) = supervise(
+            process,
+            egress,
+            pipe_receiver(console)?,
+            Console::new(console_log),
+        );
         watched.mark(Phase::Spawned, spawned);
         let (agent, facts) = watched
             .ready(into_tokio(agent)?, configure, config.start_timeout)
@@ -202,6 +215,12 @@ impl Sandbox {
         self.watched.refusals().clone()
     }
 
+    /// What the guest was kept from on its network so far, each destination once, the first thousand of them.
+    #[must_use]
+    pub fn denied(&self) -> Vec<Denied> {
+        self.watched.denied().clone()
+    }
+
     /// What the guest has changed so far in each workspace that is not read-only. It reads what was changed, and blocks that long: in async
     /// code call it on a thread for such work.
     ///
@@ -250,12 +269,17 @@ impl Sandbox {
 #[derive(Debug)]
 struct Supervision {
     task: JoinHandle<()>,
+    /// Follows the egress worker, which ends with it.
+    egress: Option<JoinHandle<()>>,
     leash: Option<UnixStream>,
 }
 
 impl Drop for Supervision {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(egress) = &self.egress {
+            egress.abort();
+        }
         // The task may not be polled again; this reaches the worker all the same. It fails only
         // when the worker is gone.
         let _ = self
@@ -290,7 +314,18 @@ fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {
     Configure {
         hostname: config.hostname.clone(),
         mounts: mounts.collect(),
+        network: prepared.egress.is_some().then(network),
         environment: environment.map(Octets).collect(),
+    }
+}
+
+fn network() -> Network {
+    let network = netproxy::gateway::Network::default();
+    Network {
+        address: network.guest.octets(),
+        prefix_len: network.prefix_len,
+        gateway: network.gateway.octets(),
+        mtu: network.mtu.get(),
     }
 }
 
@@ -342,6 +377,22 @@ impl Watched {
                 reason: refusal.reason,
                 path: printable_path(&refusal.path),
             });
+        }
+    }
+
+    fn denied(&self) -> MutexGuard<'_, Vec<Denied>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_denied(&self, denied: &Denied) {
+        let mut all = self.denied();
+        let denied = Denied {
+            destination: printable(&denied.destination),
+            reason: printable(&denied.reason),
+            rule: denied.rule.as_deref().map(printable),
+        };
+        if all.len() < MAX_DENIED && !all.contains(&denied) {
+            all.push(denied);
         }
     }
 
@@ -407,6 +458,7 @@ impl Watched {
 
 fn supervise(
     mut process: WorkerProcess,
+    egress: Option<WorkerProcess>,
     console_stream: Receiver,
     console: Console,
 ) -> (Watched, Supervision) {
@@ -417,6 +469,7 @@ fn supervise(
         timeline: Arc::default(),
         broken: Arc::default(),
         refusals: Arc::default(),
+        denied: Arc::default(),
         end,
         kill: Arc::default(),
     };
@@ -431,7 +484,30 @@ fn supervise(
         // Nobody may be listening any more.
         drop(sender.send(Some(end)));
     });
-    (watched, Supervision { task, leash })
+    let egress = egress.map(|egress| tokio::spawn(follow_egress(egress, watched.clone())));
+    let supervision = Supervision {
+        task,
+        egress,
+        leash,
+    };
+    (watched, supervision)
+}
+
+/// Takes what the egress worker tells, until it ends, and then says so. The guest has no network then.
+async fn follow_egress(mut process: WorkerProcess, watched: Watched) {
+    let mut why = None;
+    while let Some(Ok(report)) = process.report().await {
+        match report {
+            Report::Denied(denied) => watched.note_denied(&denied),
+            Report::NotStarted(failure) => why = Some(failure.message),
+            Report::Broken(problem) => watched.note_broken(&problem),
+            _ => {}
+        }
+    }
+    process.kill();
+    let words = process.wait().await;
+    let why = why.unwrap_or(words);
+    watched.note_broken(&format!("network: the egress worker has ended: {why}"));
 }
 
 struct Supervisor {
@@ -456,6 +532,8 @@ impl Supervisor {
                     }
                     Some(Ok(Report::Broken(device))) => self.watched.note_broken(&device),
                     Some(Ok(Report::Refused(refusal))) => self.watched.note_refusal(&refusal),
+                    // It has no network to tell of.
+                    Some(Ok(Report::Denied(_))) => {}
                     Some(Ok(report)) => last = Some(report),
                     Some(Err(_)) | None => break,
                 },
@@ -499,7 +577,7 @@ impl Supervisor {
         let drain = async {
             while let Some(Ok(report)) = self.process.report().await {
                 match report {
-                    Report::Phase(..) | Report::Broken(_) => {}
+                    Report::Phase(..) | Report::Broken(_) | Report::Denied(_) => {}
                     Report::Refused(refusal) => self.watched.note_refusal(&refusal),
                     report => last = Some(report),
                 }
