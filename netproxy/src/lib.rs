@@ -3,6 +3,8 @@
 //! Nothing the guest sends leaves the host as a packet. The guest's frames end here; a permitted connection is opened anew, by name,
 //! from this side, and only its content is carried across.
 
+pub mod address;
 pub mod name;
 
+pub use address::{AddressRefusal, HostAddresses, Subnet};
 pub use name::{HostName, NameError};
