@@ -5,6 +5,8 @@
 
 pub mod address;
 pub mod name;
+pub mod names;
 
 pub use address::{AddressRefusal, HostAddresses, Subnet};
 pub use name::{HostName, NameError};
+pub use names::{HeldName, Names, Pool};
