@@ -21,9 +21,8 @@ mod pool;
 
 pub use pool::{Pool, PoolError};
 
-/// How long a guest may remember an answer.
-pub const TTL: Duration = Duration::from_secs(30);
-/// How long an address is nobody else's after it was given as an answer. Programs keep answers longer than they may.
+/// How long an address is nobody else's after it was given as an answer: longer than a guest may remember one ([`crate::dns::TTL`]),
+/// because programs do.
 pub const REST: Duration = Duration::from_secs(300);
 /// Most names of a sandbox at a time.
 pub const MAX_NAMES: usize = 8192;

@@ -190,6 +190,11 @@ fn time_that_goes_backwards_shortens_no_rest() {
     assert!(names.give(&c, late + REST).is_some());
 }
 
+#[test]
+fn an_address_rests_longer_than_an_answer_may_be_remembered() {
+    assert!(REST >= SECOND * crate::dns::TTL * 2);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Give(usize),
