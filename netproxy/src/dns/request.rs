@@ -4,7 +4,7 @@ use hickory_proto::op::{
     Edns, Header, HeaderCounts, Message, MessageType, Metadata, OpCode, Query, ResponseCode,
 };
 use hickory_proto::rr::Name;
-use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, Restrict};
 
 use super::LONGEST_QUERY;
 use crate::name::HostName;
@@ -80,6 +80,11 @@ fn read_edns(
     counts: &HeaderCounts,
 ) -> Result<Option<Edns>, ResponseCode> {
     let count = counts.additionals.into();
+    // Not a pointer to some other zero, which the library would take (RFC 6891, section 6.1.2).
+    let root = decoder.peek().map(Restrict::unverified);
+    if count != 0 && root != Some(0) {
+        return Err(ResponseCode::FormErr);
+    }
     let (others, edns, signature) =
         Message::read_records(decoder, count, true, OpCode::Query).map_err(malformed)?;
     if !others.is_empty() || signature.is_some() {

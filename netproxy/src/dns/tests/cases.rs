@@ -306,6 +306,7 @@ fn edns() -> Vec<Case> {
     let two = with_opt(with_opt(known(A), 1232, 0, 0, &[]), 1232, 0, 0, &[]);
     let uncounted = [known(A), opt(1232, 0, 0, &[])].concat();
     let named = [b"\x01a".as_slice(), &opt(1232, 0, 0, &[])].concat();
+    let pointed = [b"\xc0\x03".as_slice(), &opt(1232, 0, 0, &[])[1..]].concat();
     let long = with(opt(1232, 0, 0, &[]), 10, 1);
     let address = b"\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\x01\x02\x03\x04";
     let key = b"\x01k\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
@@ -313,6 +314,11 @@ fn edns() -> Vec<Case> {
         ("two", two, FORMERR),
         ("not counted", uncounted, FORMERR),
         ("with a name", with_record(known(A), &named), FORMERR),
+        (
+            "with a pointer to a zero",
+            with_record(known(A), &pointed),
+            FORMERR,
+        ),
         (
             "longer than the rest",
             with_record(known(A), &long),
