@@ -130,7 +130,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000_000))]
 
     #[test]
-    #[ignore = "ten million queries: a minute in a release build"]
+    #[ignore = "ten million queries: minutes in a release build"]
     fn many_mutated_queries_are_survived(query in mutated()) {
         see(&query);
     }
