@@ -18,7 +18,7 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// How long resolving may take.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
 /// How long all attempts together may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Names to addresses, as the host's own programs see them.
 pub trait Resolver {

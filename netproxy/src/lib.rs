@@ -14,6 +14,8 @@ pub mod http;
 pub mod link;
 pub mod name;
 pub mod names;
+pub mod policy;
+pub mod proxy;
 pub mod relay;
 mod stack;
 mod tcp;

@@ -49,13 +49,20 @@ impl NetworkPolicy {
     fn with(mut self, whose: PolicyLayer, origin: &str, text: Vec<u8>) -> Self {
         self.layers.retain(|layer| layer.whose != whose);
         let origin = origin.to_owned();
-        self.layers.push(Layer { whose, origin, text });
+        self.layers.push(Layer {
+            whose,
+            origin,
+            text,
+        });
         self
     }
 
     /// Whether it is a policy.
     pub(crate) fn check(&self) -> Result<()> {
-        let layers = self.layers.iter().map(|layer| (layer.whose, &*layer.origin, &*layer.text));
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| (layer.whose, &*layer.origin, &*layer.text));
         compile(layers).map(drop).map_err(Error::Config)
     }
 }
@@ -78,7 +85,9 @@ pub(crate) fn compile<'a>(
         };
         *place = Some(policy);
     }
-    let abilities = Abilities { intercepts_tls: false };
+    let abilities = Abilities {
+        intercepts_tls: false,
+    };
     let is_public = |address| netproxy::address::check(address).is_ok();
     Engine::compile(&all, abilities, is_public).map_err(|error| error.to_string())
 }

@@ -45,6 +45,7 @@ pub struct Sandbox {
     facts: BootFacts,
     watched: Watched,
     worker: Option<u32>,
+    egress_worker: Option<u32>,
     changed: Vec<Changed>,
     _supervision: Supervision,
 }
@@ -98,14 +99,19 @@ impl Sandbox {
         let spawned = monotonic_ns();
         let program = config.worker_program.as_deref();
         let egress = match &prepared.egress {
-            Some((plan, files)) => {
-                Some(WorkerProcess::spawn(program, WorkerKind::Egress, plan, files, 0)?)
-            }
+            Some((plan, files)) => Some(WorkerProcess::spawn(
+                program,
+                WorkerKind::Egress,
+                plan,
+                files,
+                0,
+            )?),
             None => None,
         };
         let (plan, files) = (&prepared.plan, &prepared.files);
         let process = WorkerProcess::spawn(program, WorkerKind::Vmm, plan, files, plan.memory)?;
         let worker = process.id();
+        let egress_worker = egress.as_ref().and_then(WorkerProcess::id);
         let configure = configuration(&config, &prepared);
         let Prepared {
             agent,
@@ -133,6 +139,7 @@ impl Sandbox {
             facts,
             watched,
             worker,
+            egress_worker,
             changed,
             _supervision: supervision,
         })
@@ -234,6 +241,12 @@ impl Sandbox {
     #[must_use]
     pub const fn worker_id(&self) -> Option<u32> {
         self.worker
+    }
+
+    /// The process id of the egress worker, which is the guest's network.
+    #[must_use]
+    pub const fn egress_worker_id(&self) -> Option<u32> {
+        self.egress_worker
     }
 
     /// Waits for the sandbox to end and says why. Cancel-safe.

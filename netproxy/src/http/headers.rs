@@ -77,7 +77,6 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use hyper::header::HeaderValue;
 

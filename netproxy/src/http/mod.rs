@@ -58,6 +58,16 @@ pub enum Refused {
     Policy(String),
 }
 
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherHost => "a request for another host than the connection is to",
+            Self::Method => "a request that only proxies answer",
+            Self::Policy(why) => why,
+        })
+    }
+}
+
 /// Who judges requests, and connects.
 pub trait Judge {
     /// Whether a request may be passed on.
@@ -66,6 +76,9 @@ pub trait Judge {
     ///
     /// Why not.
     fn judge(&self, method: &str, path: &str) -> Result<(), Refused>;
+
+    /// A request was refused before it came to that.
+    fn misdirected(&self, refused: &Refused);
 
     /// Another connection to the same authority, when the one before has ended.
     fn connect(&self) -> impl Future<Output = io::Result<TcpStream>>;
@@ -114,7 +127,12 @@ impl<J: Judge> Gate<J> {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let request = match self.admit(request) {
             Ok(request) => request,
-            Err(refused) => return refusal(&refused, &self.authority),
+            Err(refused) => {
+                if !matches!(refused, Refused::Policy(_)) {
+                    self.judge.misdirected(&refused);
+                }
+                return refusal(&refused, &self.authority);
+            }
         };
         match self.pass_on(request).await {
             Ok(response) => response,

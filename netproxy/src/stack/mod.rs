@@ -219,11 +219,6 @@ impl Stack {
         self.inner.borrow().out.len()
     }
 
-    /// How many connections there are.
-    pub(crate) fn connections(&self) -> usize {
-        self.inner.borrow().connections.len()
-    }
-
     fn make_due(&self, inner: &mut Inner, key: Key) {
         if inner.schedule.add_now(key) {
             self.due.notify_one();

@@ -1,8 +1,10 @@
 //! A guest without a machine: a TCP stack of its own at the other end of the link, for tests and benchmarks.
 
+mod dns;
+
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -100,6 +102,23 @@ impl Guest {
     /// The frames that came and that its own stack did not see because `keep_frames` was called.
     pub fn frames(&mut self) -> Vec<Vec<u8>> {
         self.wire.frames.drain(..).collect()
+    }
+
+    /// Asks the gateway for a name's address. `None`: there is none, or no answer.
+    pub fn resolve(&mut self, name: &str) -> Option<Ipv4Addr> {
+        const ANSWER_PORT: u16 = 20_000;
+        let query = dns::query(name);
+        self.send_frame(&dns::datagram(&self.network, ANSWER_PORT, 53, &query));
+        self.wire.keeps = true;
+        let answer = self.until(|guest| {
+            let frames = guest.wire.frames.iter();
+            let at = frames
+                .clone()
+                .position(|frame| dns::is_answer(frame, ANSWER_PORT))?;
+            guest.wire.frames.remove(at)
+        });
+        self.wire.keeps = false;
+        dns::address(&answer?)
     }
 
     /// Waits until `see` sees something. `None`: it did not in ten seconds, or the link is closed.

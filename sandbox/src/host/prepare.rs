@@ -144,7 +144,10 @@ impl Parts {
             roles.push(Role::Policy(number));
             files.push(in_memory("cofferdam-policy", &layer.text)?);
         }
-        let policies = policy.layers.iter().map(|layer| (layer.whose, layer.origin.clone()));
+        let policies = policy
+            .layers
+            .iter()
+            .map(|layer| (layer.whose, layer.origin.clone()));
         let plan = EgressPlan {
             version: PLAN_VERSION,
             roles,

@@ -51,8 +51,7 @@ impl WorkerProcess {
         let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair for"))?;
         let program = program.unwrap_or(Path::new("/proc/self/exe"));
         // A mere name would be searched for in `PATH`, where it was not checked.
-        let program =
-            std::path::absolute(program).map_err(failed("start"))?;
+        let program = std::path::absolute(program).map_err(failed("start"))?;
         let child = Command::new(program)
             .arg0(format!("cofferdam-{name}"))
             .args((kind == WorkerKind::Vmm).then(|| budget::argument(memory)))
@@ -66,15 +65,10 @@ impl WorkerProcess {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed("start"))?;
-        transfer::send_plan(&ours, plan, files)
-            .map_err(failed("hand its plan to"))?;
-        ours.set_nonblocking(true)
-            .map_err(failed("follow"))?;
-        let leash = ours
-            .try_clone()
-            .map_err(failed("follow"))?;
-        let control = tokio::net::UnixStream::from_std(ours)
-            .map_err(failed("follow"))?;
+        transfer::send_plan(&ours, plan, files).map_err(failed("hand its plan to"))?;
+        ours.set_nonblocking(true).map_err(failed("follow"))?;
+        let leash = ours.try_clone().map_err(failed("follow"))?;
+        let control = tokio::net::UnixStream::from_std(ours).map_err(failed("follow"))?;
         Ok(Self {
             child,
             control,

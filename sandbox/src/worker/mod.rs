@@ -19,6 +19,7 @@ pub(crate) use confine::probe;
 use self::confine::NotConfined;
 use crate::control::{self, FaultCode, Report, StartFailure};
 use crate::host::receive_plan;
+use crate::network::Denied;
 use crate::plan::{PLAN_VERSION, Plan, WorkerPlan};
 use crate::refusal::Refusal;
 use crate::timeline::{Phase, monotonic_ns};
@@ -68,8 +69,7 @@ pub fn init() {
 }
 
 /// What a worker does with its plan and its files.
-type Work<P> =
-    fn(&Arc<Reporter>, &P, Files, Result<(), NotConfined>) -> Result<(), StartFailure>;
+type Work<P> = fn(&Arc<Reporter>, &P, Files, Result<(), NotConfined>) -> Result<(), StartFailure>;
 
 fn run<P: WorkerPlan>(work: Work<P>) -> ! {
     let started = monotonic_ns();
@@ -155,6 +155,11 @@ impl Reporter {
     /// Reports that the guest was kept from a file.
     pub(crate) fn refused(&self, refusal: Refusal) {
         self.send(&Report::Refused(refusal));
+    }
+
+    /// Reports that the guest was kept from a connection or a request.
+    pub(crate) fn denied(&self, denied: Denied) {
+        self.send(&Report::Denied(denied));
     }
 
     fn send(&self, report: &Report) {
