@@ -255,6 +255,14 @@ fn malformed() -> Vec<Case> {
     cases
 }
 
+/// Zeros that an option says to ignore (RFC 7830), of so many octets with it.
+fn padding(octets: u16) -> Vec<u8> {
+    let mut option = vec![0, 12];
+    option.extend_from_slice(&(octets - 4).to_be_bytes());
+    option.resize(octets.into(), 0);
+    option
+}
+
 fn edns() -> Vec<Case> {
     let mut cases = Vec::new();
     for size in [0, 511, 512, 1232, 4096, 65535] {
@@ -280,7 +288,14 @@ fn edns() -> Vec<Case> {
         let query = with_opt(known(A), 1232, 0, 0x8000, data);
         cases.push((what.to_owned(), query, Seen::Address(1)));
     }
+    let long = |octets: u16| with_opt(known(A), 1232, 0, 0, &padding(octets - 33 - 11));
     let mut rest: Vec<(&str, Vec<u8>, Seen)> = vec![
+        (
+            "of a query as long as is read",
+            long(1232),
+            Seen::Address(1),
+        ),
+        ("of a query longer than that", long(1233), FORMERR),
         (
             "DO",
             with_opt(known(A), 1232, 0, 0x8000, &[]),
@@ -307,7 +322,7 @@ fn edns() -> Vec<Case> {
     let uncounted = [known(A), opt(1232, 0, 0, &[])].concat();
     let named = [b"\x01a".as_slice(), &opt(1232, 0, 0, &[])].concat();
     let pointed = [b"\xc0\x03".as_slice(), &opt(1232, 0, 0, &[])[1..]].concat();
-    let long = with(opt(1232, 0, 0, &[]), 10, 1);
+    let beyond = with(opt(1232, 0, 0, &[]), 10, 1);
     let address = b"\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\x01\x02\x03\x04";
     let key = b"\x01k\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
     rest.extend([
@@ -321,7 +336,7 @@ fn edns() -> Vec<Case> {
         ),
         (
             "longer than the rest",
-            with_record(known(A), &long),
+            with_record(known(A), &beyond),
             FORMERR,
         ),
         (
