@@ -4,5 +4,6 @@
 //! from this side, and only its content is carried across.
 
 pub mod name;
+pub mod policy;
 
 pub use name::{HostName, NameError};
