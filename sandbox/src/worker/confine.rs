@@ -241,7 +241,8 @@ mod tests {
     fn without_files_there_is_nothing_to_open() {
         // On a thread of its own: what a thread gives up the others keep.
         let opened = std::thread::spawn(|| {
-            let before = fs::metadata("/proc/self/status").is_ok() && fs::File::open("/dev/null").is_ok();
+            let before =
+                fs::metadata("/proc/self/status").is_ok() && fs::File::open("/dev/null").is_ok();
             rustix::thread::set_no_new_privs(true).unwrap();
             leave_files().unwrap();
             let made = tempfile::tempfile().is_ok();
