@@ -4,7 +4,6 @@ use std::io;
 use std::rc::Rc;
 
 use smoltcp::time::Instant;
-use tokio::net::UnixStream;
 use tokio::task::LocalSet;
 
 use crate::frame::DroppedFrame;
@@ -17,6 +16,56 @@ use crate::tcp::MAX_WAITING;
 const BUFFER_LEN: usize = 4 * (LENGTH_LEN + LONGEST_RECORD);
 /// With this much waiting for the guest, nothing more is taken from it: its segments are answered.
 const MAX_ANSWERS: usize = 2 * MAX_WAITING;
+
+/// The stream to the machine, as tokio offers it: what is not ready says `WouldBlock`.
+pub trait Link {
+    /// Resolves when there may be something to read.
+    fn readable(&self) -> impl Future<Output = io::Result<()>>;
+
+    /// Resolves when there may be room to write.
+    fn writable(&self) -> impl Future<Output = io::Result<()>>;
+
+    /// Reads what is there.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock`, or the stream's.
+    fn try_read(&self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes as far as there is room.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock`, or the stream's.
+    fn try_write(&self, from: &[u8]) -> io::Result<usize>;
+}
+
+macro_rules! link {
+    ($stream:ty) => {
+        impl Link for $stream {
+            fn readable(&self) -> impl Future<Output = io::Result<()>> {
+                <$stream>::readable(self)
+            }
+
+            fn writable(&self) -> impl Future<Output = io::Result<()>> {
+                <$stream>::writable(self)
+            }
+
+            fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+                <$stream>::try_read(self, into)
+            }
+
+            fn try_write(&self, from: &[u8]) -> io::Result<usize> {
+                <$stream>::try_write(self, from)
+            }
+        }
+    };
+}
+
+#[cfg(unix)]
+link!(tokio::net::UnixStream);
+#[cfg(windows)]
+link!(tokio::net::windows::named_pipe::NamedPipeServer);
 
 /// Who decides what becomes of what the guest asks.
 pub trait Gate {
@@ -47,8 +96,8 @@ pub enum EgressError {
 /// # Errors
 ///
 /// The link failed. The guest has no network then.
-pub async fn serve<G: Gate + 'static>(
-    link: UnixStream,
+pub async fn serve<L: Link, G: Gate + 'static>(
+    link: L,
     network: Network,
     gate: Rc<G>,
 ) -> Result<(), EgressError> {
@@ -64,15 +113,15 @@ pub async fn serve<G: Gate + 'static>(
     tasks.run_until(session.run()).await
 }
 
-struct Session<G> {
-    link: UnixStream,
+struct Session<L, G> {
+    link: L,
     stack: Stack,
     gate: Rc<G>,
     buffer: Vec<u8>,
     filled: usize,
 }
 
-impl<G: Gate + 'static> Session<G> {
+impl<L: Link, G: Gate + 'static> Session<L, G> {
     async fn run(&mut self) -> Result<(), EgressError> {
         loop {
             let next = self.stack.send_due(Instant::now());
@@ -160,5 +209,5 @@ impl<G: Gate + 'static> Session<G> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

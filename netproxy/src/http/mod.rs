@@ -266,5 +266,5 @@ fn text(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

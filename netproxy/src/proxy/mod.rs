@@ -313,5 +313,5 @@ impl<R> fmt::Debug for Proxy<R> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
