@@ -83,9 +83,9 @@ impl Engine {
 
 /// The request's method and path as a rule has them, if it can have them literally.
 fn conditions(request: &Request<'_>) -> Option<(Box<str>, PathPattern)> {
-    let path = request.path().as_ref().ok()?.as_str();
+    let path = request.path().ok()?.to_string();
     let is_literal = path.len() <= LARGEST_PATTERN && !path.contains('*');
-    let pattern = is_literal.then(|| PathPattern::parse(path).ok())??;
+    let pattern = is_literal.then(|| PathPattern::parse(&path).ok())??;
     let method = request.method_is_clear().then(|| request.method.into())?;
     Some((method, pattern))
 }

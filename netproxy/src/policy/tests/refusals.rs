@@ -341,7 +341,7 @@ fn rules_that_mean_nothing_are_refused() {
         ("methods = ['-']", Problem::Method("-".into())),
         (
             "methods = ['GET', \"P\\r\\nX\"]",
-            Problem::Method("P\r\nX".into()),
+            Problem::Method("P\\r\\nX".into()),
         ),
         ("paths = ['']", pattern("", PathError::Relative.into())),
         ("paths = ['a']", pattern("a", PathError::Relative.into())),
@@ -401,6 +401,25 @@ fn rules_that_mean_nothing_are_refused() {
         assert_eq!(error.problem, problem, "{rest}");
         assert_eq!(error.place.to_string(), "p.toml:2");
     }
+}
+
+#[test]
+fn messages_are_short_and_printable() {
+    let long = "a\u{202e}\\u001b".repeat(10_000);
+    for rest in [
+        format!("\"{long}\" = 1"),
+        format!("scheme = \"{long}\""),
+        format!("methods = [\"{long}\"]"),
+        format!("methods = ['GET', \"{long}\"]"),
+        format!("paths = [\"{long}\"]"),
+        format!("paths = [\"/{long}\", \"/{long}\"]"),
+    ] {
+        let message = refusal(allow("a.example", &rest).as_bytes()).to_string();
+        assert!(message.len() < 2000, "{message}");
+        assert!(!message.contains(['\u{202e}', '\u{1b}']), "{message}");
+    }
+    let error = refusal(allow(&long, "").as_bytes());
+    assert!(error.to_string().len() < 200);
 }
 
 #[test]
