@@ -89,7 +89,7 @@ pub struct Allow {
     /// The scheme.
     #[serde(default)]
     pub scheme: Scheme,
-    /// The methods of requests, in upper case; if absent, any.
+    /// The methods of requests, in upper case; if absent, any. None includes another: GET is not HEAD.
     pub methods: Option<Vec<String>>,
     /// Patterns of which a request's path must match one; if absent, any path.
     pub paths: Option<Vec<String>>,

@@ -36,9 +36,10 @@
 //! # Which rule decides
 //!
 //! A deny rule that matches decides. Otherwise the most specific allow rule that matches: an exact name before a wildcard, a longer
-//! wildcard before a shorter one, then the sandbox's file before the global one, then the order in the file. Its quota applies. The
-//! repository's file can only take away: its deny rules add to the others', and if it allows anything, then only what one of its allow rules
-//! matches too. Its quotas apply where they are the smaller ones.
+//! wildcard before a shorter one, then the sandbox's file before the global one, then the order in the file. Its quota applies.
+//!
+//! The repository's file can only take away: its deny rules add to the others', and if it allows anything, then only what one of
+//! its allow rules matches too is allowed. Its quotas apply where they are the smaller ones.
 //!
 //! A rule with methods or paths is enforced on what is read. Where it could match what is carried unread (tcp, `passthrough`, https
 //! when nothing intercepts TLS), the policy is refused, because the rule would say more than is done.
@@ -46,7 +47,8 @@
 //! # Cost
 //!
 //! A decision looks up the host and each of its parent names once, and compares the rules found for these. It depends on the number of
-//! rules for one host, not on the number of rules: about a third of a microsecond with 10 000 rules for as many hosts.
+//! rules for one host, not on the number of rules: well under a microsecond with 10 000 rules for as many hosts (the test
+//! `time_of_a_decision` measures it).
 
 use std::net::IpAddr;
 

@@ -305,8 +305,8 @@ impl Segment {
     }
 }
 
-/// Whether `items` match `pattern`, in which a star stands for any number of items. Its time is at most the product of the two lengths: only
-/// the last star is ever taken back, because what an earlier one could gain by taking more, the later one gains too.
+/// Whether `items` match `pattern`, in which a star stands for any number of items. Its time is at most the product of the two
+/// lengths: only the last star is ever taken back, because what an earlier one could gain by taking more, the later one gains too.
 fn glob<I, P>(
     mut items: I,
     mut pattern: P,
