@@ -33,6 +33,25 @@
 //!
 //! An allow rule without scheme and ports means as little as it can mean, a deny rule as much as it can.
 //!
+//! The same in Rust:
+//!
+//! ```
+//! use netproxy::HostName;
+//! use netproxy::policy::{Abilities, Allow, Engine, Host, Layers, Policy, Scheme};
+//!
+//! let policy = Policy {
+//!     allow: vec![Allow { host: "api.github.com".into(), ..Allow::default() }],
+//!     ..Policy::default()
+//! };
+//! let layers = Layers { sandbox: Some(policy), ..Layers::default() };
+//! // In place of the last argument stands the filter of addresses.
+//! let engine = Engine::compile(&layers, Abilities { intercepts_tls: true }, |_| false)?;
+//! let github = Host::Name(HostName::parse("api.github.com")?);
+//! assert!(engine.connection(&github, 443, Scheme::Https).verdict.permits());
+//! assert!(!engine.connection(&github, 80, Scheme::Http).verdict.permits());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Which rule decides
 //!
 //! A deny rule that matches decides. Otherwise the most specific allow rule that matches: an exact name before a wildcard, a longer
@@ -78,7 +97,8 @@ pub use rule::{Rule, Schemes};
 pub struct Layers {
     /// The host user's own, for all sandboxes.
     pub global: Option<Policy>,
-    /// The one for this sandbox, by whoever starts it. Adds to the global one; its mode is the one that counts.
+    /// The one for this sandbox, by whoever starts it. Adds to the global one; its mode is the one that counts. A service that the
+    /// global one has too is an error.
     pub sandbox: Option<Policy>,
     /// The repository's, which whoever wrote the code wrote: it can only tighten.
     pub repository: Option<Policy>,
