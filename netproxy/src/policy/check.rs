@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::decision::is_method;
 use super::document::{Allow, Deny, MOST_RULES, Mode, Policy, Quota, Scheme, Service};
-use super::error::{Place, PolicyError, Problem, Unread};
+use super::error::{Place, PolicyError, Problem, Unread, excerpt};
 use super::host::{HostPattern, is_public};
 use super::path::PathPattern;
 use super::rule::{Action, Ports, Rule, Schemes};
@@ -234,7 +234,7 @@ fn methods(
         because,
     })?;
     if let Some(method) = list.iter().find(|method| !is_method(method)) {
-        return Err(Problem::Method(method.clone()));
+        return Err(Problem::Method(excerpt(method)));
     }
     let list = list.iter().map(|method| method.as_str().into());
     sorted("methods", list.collect()).map(Some)
@@ -252,7 +252,7 @@ fn paths(
     let list = sorted("paths", list.iter().collect())?;
     let parse = |text: &&String| {
         PathPattern::parse(text).map_err(|error| Problem::Pattern {
-            pattern: (*text).clone(),
+            pattern: excerpt(text),
             error,
         })
     };
@@ -269,7 +269,7 @@ fn sorted<T: Ord + std::fmt::Display>(
     }
     list.sort();
     let twice = list.windows(2).find_map(|pair| match pair {
-        [one, other] if one == other => Some(one.to_string()),
+        [one, other] if one == other => Some(excerpt(&one.to_string())),
         _ => None,
     });
     match twice {

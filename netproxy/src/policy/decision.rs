@@ -113,7 +113,7 @@ pub(super) struct Request<'a> {
     pub(super) method: &'a str,
     target: &'a str,
     /// Made when the first rule needs it: paths about which there is no rule may be as they like.
-    path: OnceCell<Result<CanonicalPath, PathError>>,
+    path: OnceCell<Result<CanonicalPath<'a>, PathError>>,
 }
 
 impl<'a> Request<'a> {
@@ -130,8 +130,8 @@ impl<'a> Request<'a> {
         is_method(self.method)
     }
 
-    pub(super) fn path(&self) -> &Result<CanonicalPath, PathError> {
-        self.path.get_or_init(|| CanonicalPath::parse(self.target))
+    pub(super) fn path(&self) -> Result<CanonicalPath<'a>, PathError> {
+        *self.path.get_or_init(|| CanonicalPath::parse(self.target))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::error::{Origin, Place, PolicyError, Problem, printable};
+use super::error::{Origin, Place, PolicyError, Problem, excerpt};
 
 /// The largest policy file, in bytes.
 pub const LARGEST_FILE: usize = 1 << 20;
@@ -89,7 +89,7 @@ pub struct Allow {
     /// The scheme.
     #[serde(default)]
     pub scheme: Scheme,
-    /// The methods of requests, in upper case; if absent, any.
+    /// The methods of requests, in upper case; if absent, any. None includes another: GET is not HEAD.
     pub methods: Option<Vec<String>>,
     /// Patterns of which a request's path must match one; if absent, any path.
     pub paths: Option<Vec<String>>,
@@ -258,7 +258,7 @@ impl<'a> Parser<'a> {
     fn file(&self) -> Result<File, PolicyError> {
         toml::from_str(self.text).map_err(|error| {
             let at = error.span().map(|span| span.start);
-            self.error(at, Problem::Syntax(printable(error.message())))
+            self.error(at, Problem::Syntax(excerpt(error.message())))
         })
     }
 

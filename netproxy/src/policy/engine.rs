@@ -57,8 +57,8 @@ impl Engine {
         })
     }
 
-    /// What is decided about a connection before it carries anything. `scheme` is what the connection turned out to be; for one that is to be
-    /// carried unread it is [`Scheme::Tcp`].
+    /// What is decided about a connection before any of its content. `scheme` is what the connection turned out to be; for one that is
+    /// to be carried unread it is [`Scheme::Tcp`]: whether it is to be is asked first, because then nothing needs to be looked at.
     #[must_use]
     pub fn connection(&self, host: &Host, port: u16, scheme: Scheme) -> Decision<'_> {
         self.decide(

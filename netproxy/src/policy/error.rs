@@ -3,8 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::path::{PathError, PatternError};
+use super::path::PatternError;
 use crate::NameError;
+
+/// The most characters of a policy that a message quotes.
+const LONGEST_EXCERPT: usize = 200;
 
 /// Where a policy came from, for people: a file's path, or words.
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
@@ -40,6 +43,14 @@ pub(super) fn printable(text: &str) -> String {
         }
     }
     out
+}
+
+/// The beginning of `text`, printable: what is quoted in a message may be as long as a file.
+pub(super) fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_EXCERPT) {
+        Some((end, _)) => printable(text.get(..end).unwrap_or_default()) + "…",
+        None => printable(text),
+    }
 }
 
 /// A policy and a line in it.
@@ -93,7 +104,7 @@ pub enum Problem {
     Repeated {
         /// The key.
         list: &'static str,
-        /// What is there twice.
+        /// The beginning of what is there twice.
         value: String,
     },
     /// Two rules of one policy say the same.
@@ -128,12 +139,12 @@ pub enum Problem {
     #[error("a rule with `scheme = \"tcp\"` needs `ports`")]
     NoPorts,
     /// Not a method's name in upper case.
-    #[error("methods are words in upper case, such as \"GET\"; this is not: {0:?}")]
+    #[error("methods are words in upper case, such as \"GET\"; this is not: `{0}`")]
     Method(String),
     /// A path pattern that could not match, or is unclear.
-    #[error("the path pattern {pattern:?} is not valid: {error}")]
+    #[error("the path pattern `{pattern}` is not valid: {error}")]
     Pattern {
-        /// The pattern.
+        /// The beginning of the pattern.
         pattern: String,
         /// What is wrong with it.
         error: PatternError,
@@ -188,14 +199,5 @@ pub enum Unread {
 impl From<NameError> for Problem {
     fn from(error: NameError) -> Self {
         Self::Host(error)
-    }
-}
-
-impl From<(String, PathError)> for Problem {
-    fn from((pattern, error): (String, PathError)) -> Self {
-        Self::Pattern {
-            pattern,
-            error: PatternError::Path(error),
-        }
     }
 }

@@ -120,12 +120,16 @@ fn parent(name: &str) -> Option<&str> {
     name.split_once('.').map(|(_, parent)| parent)
 }
 
-/// A service's name is the service's alone, on all ports; several services may share one, on different ports.
+/// The rule to which the name of `rule` belongs already. A service's name is the service's alone, on all ports; several services may
+/// share one, on different ports.
 fn name_taken<'a>(group: &'a Group, rule: &Rule) -> Option<&'a Rule> {
-    let is_service = |rule: &Rule| matches!(rule.action, Action::Serve(_));
-    let clashes = |other: &&Rule| match (is_service(other), is_service(rule)) {
-        (true, true) => other.ports.overlaps(&rule.ports),
-        (one, another) => one != another,
-    };
-    group.allow.iter().find(clashes)
+    // All rules of a group are services, or none is: so the first tells.
+    match (group.is_service(), matches!(rule.action, Action::Serve(_))) {
+        (true, true) => {
+            let mut services = group.allow.iter();
+            services.find(|other| other.ports.overlaps(&rule.ports))
+        }
+        (false, false) => None,
+        _ => group.allow.first(),
+    }
 }

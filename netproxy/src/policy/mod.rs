@@ -33,12 +33,32 @@
 //!
 //! An allow rule without scheme and ports means as little as it can mean, a deny rule as much as it can.
 //!
+//! The same in Rust:
+//!
+//! ```
+//! use netproxy::HostName;
+//! use netproxy::policy::{Abilities, Allow, Engine, Host, Layers, Policy, Scheme};
+//!
+//! let policy = Policy {
+//!     allow: vec![Allow { host: "api.github.com".into(), ..Allow::default() }],
+//!     ..Policy::default()
+//! };
+//! let layers = Layers { sandbox: Some(policy), ..Layers::default() };
+//! // In place of the last argument stands the filter of addresses.
+//! let engine = Engine::compile(&layers, Abilities { intercepts_tls: true }, |_| false)?;
+//! let github = Host::Name(HostName::parse("api.github.com")?);
+//! assert!(engine.connection(&github, 443, Scheme::Https).verdict.permits());
+//! assert!(!engine.connection(&github, 80, Scheme::Http).verdict.permits());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Which rule decides
 //!
 //! A deny rule that matches decides. Otherwise the most specific allow rule that matches: an exact name before a wildcard, a longer
-//! wildcard before a shorter one, then the sandbox's file before the global one, then the order in the file. Its quota applies. The
-//! repository's file can only take away: its deny rules add to the others', and if it allows anything, then only what one of its allow rules
-//! matches too. Its quotas apply where they are the smaller ones.
+//! wildcard before a shorter one, then the sandbox's file before the global one, then the order in the file. Its quota applies.
+//!
+//! The repository's file can only take away: its deny rules add to the others', and if it allows anything, then only what one of
+//! its allow rules matches too is allowed. Its quotas apply where they are the smaller ones.
 //!
 //! A rule with methods or paths is enforced on what is read. Where it could match what is carried unread (tcp, `passthrough`, https
 //! when nothing intercepts TLS), the policy is refused, because the rule would say more than is done.
@@ -46,7 +66,8 @@
 //! # Cost
 //!
 //! A decision looks up the host and each of its parent names once, and compares the rules found for these. It depends on the number of
-//! rules for one host, not on the number of rules: about a third of a microsecond with 10 000 rules for as many hosts.
+//! rules for one host, not on the number of rules: well under a microsecond with 10 000 rules for as many hosts (the test
+//! `time_of_a_decision` measures it).
 
 use std::net::IpAddr;
 
@@ -76,7 +97,8 @@ pub use rule::{Rule, Schemes};
 pub struct Layers {
     /// The host user's own, for all sandboxes.
     pub global: Option<Policy>,
-    /// The one for this sandbox, by whoever starts it. Adds to the global one; its mode is the one that counts.
+    /// The one for this sandbox, by whoever starts it. Adds to the global one; its mode is the one that counts. A service that the
+    /// global one has too is an error.
     pub sandbox: Option<Policy>,
     /// The repository's, which whoever wrote the code wrote: it can only tighten.
     pub repository: Option<Policy>,

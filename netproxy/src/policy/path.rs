@@ -5,10 +5,11 @@
 //! ordinary characters are decoded, one slash at the end does not count, the query is left out. Case is kept, because servers keep it.
 
 use std::fmt;
+use std::str::Bytes;
 
 use super::document::LARGEST_PATTERN;
 
-/// The longest path on which a rule decides, in bytes, without the query.
+/// The longest path on which a rule decides, in bytes as sent, without the query.
 pub const LONGEST_PATH: usize = 4096;
 
 /// Why a path is not in one clear form. No text repeats the path: it is the guest's.
@@ -65,63 +66,72 @@ pub enum PatternError {
     Path(#[from] PathError),
 }
 
-/// A path in its one form, decoded, without the query.
-#[derive(Clone)]
-pub struct CanonicalPath {
-    // In place, so that deciding allocates nothing.
-    bytes: [u8; LONGEST_PATH],
-    length: usize,
+/// A request's path that has one clear form. Displays decoded, without the query: for people, not for a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CanonicalPath<'a> {
+    /// As sent, and checked. It is decoded as it is compared, so that deciding copies nothing.
+    raw: &'a str,
 }
 
-impl CanonicalPath {
-    /// The one form of `target`, the path of a request (origin form, with or without a query).
+impl<'a> CanonicalPath<'a> {
+    /// Takes `target`, the path of a request (origin form, with or without a query), if it has one form.
     ///
     /// # Errors
     ///
     /// Says why the path could be read in several ways, or in none.
-    pub fn parse(target: &str) -> Result<Self, PathError> {
+    pub fn parse(target: &'a str) -> Result<Self, PathError> {
         let raw = target.split_once('?').map_or(target, |(path, _)| path);
         if !raw.starts_with('/') {
             return Err(PathError::Relative);
         }
-        let mut path = Self {
-            bytes: [0; LONGEST_PATH],
-            length: 0,
-        };
+        if raw.len() > LONGEST_PATH {
+            return Err(PathError::TooLong);
+        }
         let mut rest = raw.bytes();
         while let Some(byte) = rest.next() {
-            path.push(match byte {
+            match byte {
                 b'%' => decoded(rest.next(), rest.next())?,
                 other => literal(other)?,
-            })?;
+            };
         }
-        check_segments(path.text()?)?;
-        Ok(path)
-    }
-
-    fn push(&mut self, byte: u8) -> Result<(), PathError> {
-        let place = self.bytes.get_mut(self.length);
-        *place.ok_or(PathError::TooLong)? = byte;
-        self.length += 1;
-        Ok(())
-    }
-
-    fn text(&self) -> Result<&str, PathError> {
-        let bytes = self.bytes.get(..self.length).unwrap_or_default();
-        str::from_utf8(bytes).map_err(|_| PathError::Escape)
-    }
-
-    /// The path, decoded: for people and for patterns, not for a request.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        // Parsing has checked it.
-        self.text().unwrap_or_default()
+        for segment in segments(raw) {
+            check_segment(Decoded::of(segment))?;
+        }
+        Ok(Self { raw })
     }
 }
 
-impl fmt::Debug for CanonicalPath {
+impl fmt::Display for CanonicalPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_str().fmt(f)
+        let bytes: Vec<u8> = Decoded::of(self.raw).collect();
+        f.write_str(&String::from_utf8_lossy(&bytes))
+    }
+}
+
+impl fmt::Debug for CanonicalPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+/// The bytes of a text that is checked, with its escapes decoded.
+#[derive(Clone)]
+struct Decoded<'a>(Bytes<'a>);
+
+impl<'a> Decoded<'a> {
+    fn of(checked: &'a str) -> Self {
+        Self(checked.bytes())
+    }
+}
+
+impl Iterator for Decoded<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        match self.0.next()? {
+            b'%' => decoded(self.0.next(), self.0.next()).ok(),
+            byte => Some(byte),
+        }
     }
 }
 
@@ -146,15 +156,40 @@ fn literal(byte: u8) -> Result<u8, PathError> {
     }
 }
 
-fn check_segments(path: &str) -> Result<(), PathError> {
-    for segment in segments(path) {
-        match segment {
-            "" => return Err(PathError::EmptySegment),
-            "." | ".." => return Err(PathError::DotSegment),
-            _ => {}
+/// Refuses a segment that is nothing, the directory or the one above, or no text.
+fn check_segment(segment: impl Iterator<Item = u8> + Clone) -> Result<(), PathError> {
+    if segment.clone().next().is_none() {
+        return Err(PathError::EmptySegment);
+    }
+    if segment.clone().eq(*b".") || segment.clone().eq(*b"..") {
+        return Err(PathError::DotSegment);
+    }
+    match is_text(segment) {
+        true => Ok(()),
+        false => Err(PathError::Escape),
+    }
+}
+
+/// Whether `bytes` are UTF-8, seen one character at a time.
+fn is_text(mut bytes: impl Iterator<Item = u8>) -> bool {
+    while let Some(first) = bytes.next() {
+        let length = match first {
+            0..0x80 => continue,
+            0xc0..0xe0 => 2,
+            0xe0..0xf0 => 3,
+            _ => 4,
+        };
+        let mut character = [first, 0, 0, 0];
+        for place in character.iter_mut().take(length).skip(1) {
+            // What is missing stays 0, which continues nothing.
+            *place = bytes.next().unwrap_or(0);
+        }
+        let is_valid = |text: &[u8]| str::from_utf8(text).is_ok();
+        if !character.get(..length).is_some_and(is_valid) {
+            return false;
         }
     }
-    Ok(())
+    true
 }
 
 /// The parts between slashes. A slash at the end adds none, and `/` has none.
@@ -197,7 +232,9 @@ impl PathPattern {
         if !text.starts_with('/') {
             return Err(PathError::Relative.into());
         }
-        check_segments(text)?;
+        for segment in segments(text) {
+            check_segment(segment.bytes())?;
+        }
         Ok(Self {
             text: text.into(),
             segments: segments(text).map(segment).collect::<Result<_, _>>()?,
@@ -206,8 +243,8 @@ impl PathPattern {
 
     /// Whether `path` matches.
     #[must_use]
-    pub fn matches(&self, path: &CanonicalPath) -> bool {
-        let parts = segments(path.as_str());
+    pub fn matches(&self, path: &CanonicalPath<'_>) -> bool {
+        let parts = segments(path.raw);
         glob(
             parts,
             self.segments.iter(),
@@ -253,12 +290,13 @@ fn segment(text: &str) -> Result<Segment, PatternError> {
 }
 
 impl Segment {
+    /// Whether it matches a segment as sent.
     fn matches(&self, part: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::Literal(name) => **name == *part,
+            Self::Literal(name) => Decoded::of(part).eq(name.bytes()),
             Self::Glob(pattern) => glob(
-                part.bytes(),
+                Decoded::of(part),
                 pattern.bytes(),
                 |byte| *byte == b'*',
                 |pattern, byte| *pattern == byte,
@@ -267,8 +305,8 @@ impl Segment {
     }
 }
 
-/// Whether `items` match `pattern`, in which a star stands for any number of items. Its time is at most the product of the two lengths: only
-/// the last star is ever taken back, because what an earlier one could gain by taking more, the later one gains too.
+/// Whether `items` match `pattern`, in which a star stands for any number of items. Its time is at most the product of the two
+/// lengths: only the last star is ever taken back, because what an earlier one could gain by taking more, the later one gains too.
 fn glob<I, P>(
     mut items: I,
     mut pattern: P,

@@ -163,8 +163,8 @@ impl Rule {
             return Match::Full;
         };
         match request.path() {
-            Err(error) => Match::AmbiguousPath(*error),
-            Ok(path) if paths.iter().any(|pattern| pattern.matches(path)) => Match::Full,
+            Err(error) => Match::AmbiguousPath(error),
+            Ok(path) if paths.iter().any(|pattern| pattern.matches(&path)) => Match::Full,
             Ok(_) => Match::OtherRequest,
         }
     }

@@ -10,10 +10,11 @@ use super::path::PathPattern;
 use super::rule::{Action, Ports, Rule, Schemes};
 
 impl Engine {
-    /// The narrowest rule that would allow what is denied or only audited for want of a rule; `request` is method and path, if it was a request.
+    /// The narrowest rule that would allow what is denied or only audited for want of a rule; `request` is method and path, if it was
+    /// a request.
     ///
-    /// None if it is allowed; if no rule could allow it, because a deny rule matches, the address is not public, the name is a service's or the
-    /// request is not in a clear form; and if the rule would let through unread what other rules judge by its requests. Where the
+    /// None if it is allowed; if no rule could allow it, because a deny rule matches, the address is not public, the name is a
+    /// service's or the request is not in a clear form; and if the rule would let through unread what other rules judge by its requests. Where the
     /// reason is [`Reason::Repository`], the rule belongs in the repository's policy.
     #[must_use]
     pub fn suggestion(
@@ -83,9 +84,9 @@ impl Engine {
 
 /// The request's method and path as a rule has them, if it can have them literally.
 fn conditions(request: &Request<'_>) -> Option<(Box<str>, PathPattern)> {
-    let path = request.path().as_ref().ok()?.as_str();
+    let path = request.path().ok()?.to_string();
     let is_literal = path.len() <= LARGEST_PATTERN && !path.contains('*');
-    let pattern = is_literal.then(|| PathPattern::parse(path).ok())??;
+    let pattern = is_literal.then(|| PathPattern::parse(&path).ok())??;
     let method = request.method_is_clear().then(|| request.method.into())?;
     Some((method, pattern))
 }

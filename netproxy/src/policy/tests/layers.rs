@@ -314,3 +314,29 @@ fn audit_lets_through_what_no_rule_denies() {
     assert!(resolves("x.example") && resolves("b.example") && resolves("db.host"));
     assert!(!resolves("evil.example"));
 }
+
+#[test]
+fn audit_answers_for_names_unless_every_scheme_is_denied_on_all_ports() {
+    let deny = |rest: &str| format!("[[deny]]\nhost = 'x.example'\n{rest}\n");
+    let https = deny("scheme = 'https'");
+    let http = deny("scheme = 'http'");
+    for (rules, resolves) in [
+        (deny(""), false),
+        (deny("ports = [1, 2]"), true),
+        (deny("methods = ['GET']"), true),
+        (https.clone(), true),
+        (format!("{https}{http}"), false),
+        (
+            format!("{https}{}", deny("scheme = 'http'\nports = [80]")),
+            true,
+        ),
+        (
+            format!("{https}{}", deny("scheme = 'http'\nmethods = ['GET']")),
+            true,
+        ),
+    ] {
+        let engine = engine(&format!("mode = 'audit'\n{rules}"));
+        let name = HostName::parse("x.example").unwrap();
+        assert_eq!(engine.may_resolve(&name), resolves, "{rules}");
+    }
+}

@@ -4,6 +4,7 @@ use super::{Abilities, Engine, Host, Layers, Origin, Policy, PolicyError};
 use crate::HostName;
 
 mod decisions;
+mod files;
 mod layers;
 mod matcher;
 mod paths;
@@ -51,4 +52,18 @@ fn engine(text: &str) -> Engine {
 fn host(text: &str) -> Host {
     let address = text.parse::<IpAddr>().map(Host::Address);
     address.unwrap_or_else(|_| Host::Name(HostName::parse(text).unwrap()))
+}
+
+/// The error of a policy that must not compile.
+fn refusal(bytes: &[u8]) -> PolicyError {
+    let compiled = Policy::parse(bytes, Origin::new("p.toml")).and_then(|policy| {
+        compile(&Layers {
+            sandbox: Some(policy),
+            ..Layers::default()
+        })
+    });
+    match compiled {
+        Err(error) => error,
+        Ok(_) => panic!("compiles: {}", String::from_utf8_lossy(bytes)),
+    }
 }

@@ -6,7 +6,7 @@ use super::super::LARGEST_PATTERN;
 use super::super::path::{CanonicalPath, LONGEST_PATH, PathError, PathPattern, PatternError};
 
 fn canonical(target: &str) -> Result<String, PathError> {
-    CanonicalPath::parse(target).map(|path| path.as_str().to_owned())
+    CanonicalPath::parse(target).map(|path| path.to_string())
 }
 
 #[test]
@@ -196,9 +196,11 @@ fn patterns_that_could_match_nothing_are_refused() {
 #[test]
 fn the_worst_pattern_on_the_worst_path_takes_no_time() {
     let pattern = PathPattern::parse(&"/**/a".repeat(LARGEST_PATTERN / 5)).unwrap();
-    let path = CanonicalPath::parse(&format!("{}/b", "/a".repeat(LONGEST_PATH / 2 - 1))).unwrap();
+    let deep = format!("{}/b", "/a".repeat(LONGEST_PATH / 2 - 1));
+    let path = CanonicalPath::parse(&deep).unwrap();
     let pattern_within = PathPattern::parse(&format!("/{}b", "*a".repeat(500))).unwrap();
-    let path_within = CanonicalPath::parse(&format!("/{}", "a".repeat(LONGEST_PATH - 1))).unwrap();
+    let long = format!("/{}", "a".repeat(LONGEST_PATH - 1));
+    let path_within = CanonicalPath::parse(&long).unwrap();
     let start = std::time::Instant::now();
     assert!(!pattern.matches(&path) && !pattern_within.matches(&path_within));
     // Backtracking would not end in the life of this machine.

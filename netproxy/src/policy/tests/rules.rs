@@ -83,6 +83,28 @@ fn a_rule_is_shown_as_a_policy_with_this_rule() {
 }
 
 #[test]
+fn the_file_in_the_documentation_is_a_policy() {
+    let lines = include_str!("../mod.rs").lines();
+    let example: Vec<&str> = lines
+        .skip_while(|line| !line.contains("```toml"))
+        .skip(1)
+        .map_while(|line| line.strip_prefix("//!"))
+        .take_while(|line| !line.contains("```"))
+        .collect();
+    let engine = engine(&example.join("\n"));
+    let permits = |name, port, scheme| {
+        engine
+            .connection(&host(name), port, scheme)
+            .verdict
+            .permits()
+    };
+    assert!(permits("api.github.com", 443, Scheme::Https));
+    assert!(permits("a.pinned.example", 443, Scheme::Https));
+    assert!(permits("db.host", 5432, Scheme::Tcp));
+    assert!(!permits("gist.github.com", 443, Scheme::Https));
+}
+
+#[test]
 fn a_rule_knows_its_file_and_line() {
     let engine = engine("# a\n\n  [[allow]]\nhost = 'a.example'\n\n[[allow]]\nhost = 'b.example'");
     for (name, place) in [("a.example", "p.toml:3"), ("b.example", "p.toml:6")] {

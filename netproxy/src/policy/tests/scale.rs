@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::super::{Layers, Scheme, Verdict};
+use super::super::{LARGEST_FILE, Layers, Origin, Policy, Scheme, Verdict};
 use super::{compile, host, user};
 
 /// 10 000 rules for as many hosts: exact names, wildcards, denials, and rules about requests.
@@ -44,6 +44,45 @@ fn ten_thousand_rules_compile_and_decide() {
     }
     assert!(!verdict("h2500.corp.example").permits());
     assert!(!verdict("corp.example").permits());
+}
+
+#[test]
+fn the_largest_hostile_files_are_refused_in_time() {
+    let units = [
+        "[",
+        "{",
+        "a.",
+        "[a.",
+        "[[",
+        "a=[",
+        "a={a=",
+        "\"",
+        "'''",
+        "\\",
+        "[[allow]]\n",
+        "allow.x=1\n",
+        "\u{202e}",
+        "x=1\n",
+        "[[allow]]\nhost='a'\nports=[1,\n",
+        "#\n",
+    ];
+    for unit in units {
+        let start = Instant::now();
+        let file = unit.repeat(LARGEST_FILE / unit.len());
+        let parsed = Policy::parse(file.as_bytes(), Origin::default());
+        // Comments are a policy, an empty one.
+        assert_eq!(parsed.is_ok(), unit == "#\n", "{unit}");
+        let message = parsed.map_or_else(|error| error.to_string(), |_| String::new());
+        println!(
+            "{unit:?}: {:?}, {} bytes of message",
+            start.elapsed(),
+            message.len()
+        );
+        assert!(
+            start.elapsed().as_secs() < 20 && message.len() < 1000,
+            "{unit}"
+        );
+    }
 }
 
 /// Measures; run it in a release build: `cargo test --release -p netproxy -- --ignored --nocapture time_of_a_decision`.
