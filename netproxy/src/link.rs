@@ -106,12 +106,15 @@ pub fn split(bytes: &[u8]) -> Result<Option<(Record<'_>, &[u8])>, BrokenLink> {
     Ok(split_raw(bytes)?.map(|(record, rest)| (read(record), rest)))
 }
 
+/// A record as it is, and what comes behind it.
+pub type Split<'a> = (&'a [u8], &'a [u8]);
+
 /// As [`split`], but the record as it is: a frame behind its header, or four bytes of something else.
 ///
 /// # Errors
 ///
 /// As [`split`].
-pub fn split_raw(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, BrokenLink> {
+pub fn split_raw(bytes: &[u8]) -> Result<Option<Split<'_>>, BrokenLink> {
     let Ok((len, rest)) = U32::ref_from_prefix(bytes) else {
         return Ok(None);
     };
@@ -134,7 +137,7 @@ fn read(record: &[u8]) -> Record<'_> {
 }
 
 /// Adds a record with a frame of `len` bytes to `out`, and gives the frame to be filled.
-pub fn push<'o>(out: &'o mut Vec<u8>, header: VnetHeader, len: usize) -> &'o mut [u8] {
+pub fn push(out: &mut Vec<u8>, header: VnetHeader, len: usize) -> &mut [u8] {
     let record = HEADER_LEN + len;
     let record_len = u32::try_from(record).unwrap_or(u32::MAX);
     out.extend_from_slice(&record_len.to_le_bytes());

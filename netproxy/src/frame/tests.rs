@@ -109,10 +109,7 @@ fn segments_open_connections_only_by_a_plain_syn() {
 #[test]
 fn everything_else_goes_nowhere() {
     let network = Network::default();
-    let gateway = network.gateway;
     let syn = ipv4(OTHER, 6, &tcp(1000, 443, 2));
-    let query = ipv4(gateway, 17, &udp(4000, 53, b"q"));
-    let ping = ipv4(gateway, 1, &[8, 0, 0, 0, 0, 1, 0, 1]);
     for (what, frame, why) in [
         ("nothing", vec![], DroppedFrame::Malformed),
         ("half a header", syn[..13].to_vec(), DroppedFrame::Malformed),
@@ -197,6 +194,18 @@ fn everything_else_goes_nowhere() {
             ipv4(OTHER, 6, &tcp(0, 443, 2)),
             DroppedFrame::Malformed,
         ),
+    ] {
+        assert_eq!(parse(&frame, &network), Err(why), "{what}");
+    }
+}
+
+#[test]
+fn nothing_but_questions_to_the_gateway_goes_there() {
+    let network = Network::default();
+    let gateway = network.gateway;
+    let query = ipv4(gateway, 17, &udp(4000, 53, b"q"));
+    let ping = ipv4(gateway, 1, &[8, 0, 0, 0, 0, 1, 0, 1]);
+    for (what, frame, why) in [
         (
             "to all",
             ipv4(Ipv4Addr::BROADCAST, 6, &tcp(1, 2, 2)),

@@ -50,14 +50,17 @@ pub struct Denial {
     pub request: Option<(String, String)>,
     /// Why not.
     pub why: Why,
+    /// A rule that a person could add to allow it, in TOML, if a rule could.
+    pub rule: Option<String>,
 }
 
 impl Denial {
     /// A name that does not exist for the guest.
     #[must_use]
-    pub fn name(name: &HostName) -> Self {
+    pub fn name(name: &HostName, rule: Option<String>) -> Self {
         let host = Host::Name(name.clone());
         Self {
+            rule,
             destination: Destination { host, port: 0 },
             request: None,
             why: Why::Policy(Reason::Host),

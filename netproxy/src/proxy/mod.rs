@@ -279,13 +279,33 @@ impl<R: Resolver + 'static> Gate for Proxy<R> {
 
 impl<R: Resolver + 'static> Proxy<R> {
     fn tell(&self, target: &Target, request: Option<(&str, &str)>, why: Why) {
+        let rule = match why {
+            Why::Policy(_) => {
+                let (engine, scheme) = (self.engine(), target.usual_scheme());
+                suggestion(&engine, &target.host, target.port, scheme, request)
+            }
+            _ => None,
+        };
         let denial = Denial {
             destination: target.destination(),
             request: request.map(|(method, path)| (method.to_owned(), path.to_owned())),
             why,
+            rule,
         };
         self.observer.denied(&denial);
     }
+}
+
+/// A rule that would allow something, as it is written in a file.
+fn suggestion(
+    engine: &Engine,
+    host: &Host,
+    port: u16,
+    scheme: Scheme,
+    request: Option<(&str, &str)>,
+) -> Option<String> {
+    let rule = engine.suggestion(host, port, scheme, request)?;
+    Some(rule.to_table())
 }
 
 /// The names that the policy may allow.
@@ -297,7 +317,8 @@ struct Permitted<'p, R> {
 impl<R: Resolver + 'static> Zone for Permitted<'_, R> {
     fn resolve(&mut self, name: &HostName) -> Answer {
         if !self.engine.may_resolve(name) {
-            self.proxy.observer.denied(&Denial::name(name));
+            let rule = suggestion(self.engine, &name.clone().into(), 443, Scheme::Https, None);
+            self.proxy.observer.denied(&Denial::name(name, rule));
             return Answer::Denied;
         }
         let address: Option<Ipv4Addr> = self.proxy.names.borrow_mut().give(name, Instant::now());

@@ -158,7 +158,7 @@ impl Stack {
         }
         if inner.connections.contains_key(&key) {
             inner.with(key, |slot, offloads, outbox| {
-                slot.connection.receive(segment, offloads, now, outbox)
+                slot.connection.receive(segment, offloads, now, outbox);
             });
             self.make_due(inner, key);
             return None;

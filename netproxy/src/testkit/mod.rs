@@ -285,7 +285,7 @@ impl phy::Device for Wire {
     }
 
     fn transmit(&mut self, _: StackInstant) -> Option<Room<'_>> {
-        (self.out.len() < BUFFER_LEN).then(|| Room(&mut self.out))
+        (self.out.len() < BUFFER_LEN).then_some(Room(&mut self.out))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

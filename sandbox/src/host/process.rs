@@ -44,7 +44,7 @@ impl WorkerProcess {
         let name = kind.name();
         let failed = |what: &'static str| {
             move |source: io::Error| Error::Host {
-                what: format!("cannot {what} the {name} worker").into(),
+                what: format!("cannot {what} the {name} worker"),
                 source,
             }
         };

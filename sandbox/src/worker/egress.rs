@@ -118,7 +118,7 @@ impl Observer for Told {
         self.0.denied(Denied {
             destination,
             reason: denial.why.to_string(),
-            rule: None,
+            rule: denial.rule.clone(),
         });
     }
 
