@@ -13,6 +13,7 @@ pub mod bus;
 pub mod console;
 pub mod fs;
 pub mod legacy;
+pub mod net;
 pub mod rng;
 pub mod sys;
 #[cfg(any(test, feature = "testkit"))]

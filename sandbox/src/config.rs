@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::NetworkPolicy;
 use crate::plan::RulePlan;
 use crate::{Result, Sandbox};
 
@@ -89,6 +90,7 @@ pub struct SandboxBuilder {
     pub(crate) start_timeout: Duration,
     pub(crate) worker_program: Option<PathBuf>,
     pub(crate) slow_hypervisor: bool,
+    pub(crate) network: Option<NetworkPolicy>,
 }
 
 impl SandboxBuilder {
@@ -111,7 +113,14 @@ impl SandboxBuilder {
             start_timeout: Duration::from_secs(60),
             worker_program: None,
             slow_hypervisor: false,
+            network: None,
         }
+    }
+
+    /// Gives the guest a network, on which it may connect to what `policy` allows. Without this it has none.
+    pub fn network(mut self, policy: NetworkPolicy) -> Self {
+        self.network = Some(policy);
+        self
     }
 
     /// The kernel: a 64-bit ELF with a PVH entry, or a bzImage.

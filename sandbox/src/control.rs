@@ -8,6 +8,7 @@ use hv_core::Fault;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::network::Denied;
 use crate::refusal::Refusal;
 use crate::timeline::Phase;
 
@@ -23,6 +24,8 @@ pub(crate) enum Report {
     Broken(String),
     /// The guest was kept from a file of a share.
     Refused(Refusal),
+    /// The guest was kept from a connection or a request.
+    Denied(Denied),
     /// The machine was not started.
     NotStarted(StartFailure),
     /// The machine ran and has ended.
@@ -129,6 +132,11 @@ mod tests {
             Report::Refused(Refusal {
                 reason: RefusalReason::Protected,
                 path: "a/.git/hooks".into(),
+            }),
+            Report::Denied(Denied {
+                destination: "a.example:443".into(),
+                reason: "no rule allows it".into(),
+                rule: None,
             }),
             Report::Ended(MachineEnd::Crash("triple fault".into())),
         ]

@@ -142,6 +142,8 @@ mod doctor;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod host;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod network;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod plan;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod platform;
@@ -163,6 +165,8 @@ pub use config::{
 };
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use doctor::{Check, Verdict, doctor};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use network::{Denied, NetworkPolicy};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use sandbox::Sandbox;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

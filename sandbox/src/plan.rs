@@ -1,15 +1,15 @@
-//! What a vmm worker is told to build: plain data, validated before it is sent.
+//! What the workers are told: plain data, validated before it is sent.
 //!
 //! A plan holds no path that the worker would open. Every file, directory and stream is opened by
 //! the host program and handed over as a descriptor with a [`Role`].
 
 use fsshare::{HardLinkPolicy, Quota, RuleError, Rules};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::config::ShareCache;
 
 /// Version of the plan's form; a worker refuses any other.
-pub(crate) const PLAN_VERSION: u32 = 4;
+pub(crate) const PLAN_VERSION: u32 = 5;
 
 /// Most bytes of an encoded plan.
 pub(crate) const MAX_PLAN: usize = 64 * 1024;
@@ -38,6 +38,57 @@ pub(crate) struct Plan {
     pub(crate) rules: RulePlan,
 }
 
+/// What a worker is told first.
+pub(crate) trait WorkerPlan: DeserializeOwned {
+    /// [`PLAN_VERSION`] of who sent it.
+    fn version(&self) -> u32;
+
+    /// Which of the descriptors is what, in the order in which they are sent.
+    fn roles(&self) -> &[Role];
+}
+
+impl WorkerPlan for Plan {
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+}
+
+/// A network to be: what the egress worker is told.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EgressPlan {
+    /// [`PLAN_VERSION`].
+    pub(crate) version: u32,
+    /// Which of the descriptors is what, in the order in which they are sent.
+    pub(crate) roles: Vec<Role>,
+    /// Where each layer of the policy was written; their texts come as [`Role::Policy`].
+    pub(crate) policies: Vec<(PolicyLayer, String)>,
+}
+
+impl WorkerPlan for EgressPlan {
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+}
+
+/// Whose policy it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum PolicyLayer {
+    /// The host user's, for all sandboxes.
+    Global,
+    /// This sandbox's.
+    Sandbox,
+    /// The repository's own, which may only tighten.
+    Repository,
+}
+
 /// What a descriptor is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Role {
@@ -53,6 +104,10 @@ pub(crate) enum Role {
     Agent,
     /// Where the guest's console goes.
     Console,
+    /// The socket to the egress worker; without it there is no network device.
+    Network,
+    /// The text of the policy's layer with this number.
+    Policy(usize),
     /// The directory of the share with this number.
     Share(usize),
     /// The directory that takes the guest's changes to that share.

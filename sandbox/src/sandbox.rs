@@ -1,28 +1,26 @@
 //! A running sandbox.
 
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+mod supervisor;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hv_core::Fault;
-use tokio::io::AsyncReadExt as _;
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 
 use crate::agent::{AgentClient, ExecSpec, Output, Process};
 use crate::changes::{Changed, WorkspaceChanges};
 use crate::config::{GuestFiles, SandboxBuilder};
-use crate::control::{MachineEnd, Report};
 use crate::error::{EndReason, Error, Result};
 use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
-use crate::protocol::{BootFacts, Configure, Mount, Octets};
+use crate::network::Denied;
+use crate::protocol::{BootFacts, Configure, Mount, Network, Octets};
 use crate::refusal::Refusal;
 use crate::text::{printable, printable_path};
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
-use crate::worker::WORKER_VARIABLE;
+use crate::worker::{WORKER_VARIABLE, WorkerKind};
+use supervisor::{Supervision, supervise};
 
 /// How long the guest's processes may take to end before a stop kills them.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -44,6 +42,7 @@ pub struct Sandbox {
     facts: BootFacts,
     watched: Watched,
     worker: Option<u32>,
+    egress_worker: Option<u32>,
     changed: Vec<Changed>,
     _supervision: Supervision,
 }
@@ -55,6 +54,7 @@ struct Watched {
     timeline: Arc<Mutex<BootTimeline>>,
     broken: Arc<Mutex<Vec<String>>>,
     refusals: Arc<Mutex<Vec<Refusal>>>,
+    denied: Arc<Mutex<Vec<Denied>>>,
     end: watch::Receiver<Option<End>>,
     kill: Arc<Notify>,
 }
@@ -72,6 +72,8 @@ enum End {
 const MAX_BROKEN: usize = 16;
 /// Most refusals that are kept: those of four shares.
 const MAX_REFUSALS: usize = 1024;
+/// Most connections and requests that are kept of those that were denied.
+const MAX_DENIED: usize = 1024;
 
 impl Sandbox {
     /// Settings for a sandbox of the guest that [`GuestFiles::locate`] finds.
@@ -92,12 +94,21 @@ impl Sandbox {
         }
         let prepared = prepare_when_free(&config).await?;
         let spawned = monotonic_ns();
-        let process = WorkerProcess::spawn(
-            config.worker_program.as_deref(),
-            &prepared.plan,
-            &prepared.files,
-        )?;
+        let program = config.worker_program.as_deref();
+        let egress = match &prepared.egress {
+            Some((plan, files)) => Some(WorkerProcess::spawn(
+                program,
+                WorkerKind::Egress,
+                plan,
+                files,
+                0,
+            )?),
+            None => None,
+        };
+        let (plan, files) = (&prepared.plan, &prepared.files);
+        let process = WorkerProcess::spawn(program, WorkerKind::Vmm, plan, files, plan.memory)?;
         let worker = process.id();
+        let egress_worker = egress.as_ref().and_then(WorkerProcess::id);
         let configure = configuration(&config, &prepared);
         let Prepared {
             agent,
@@ -105,12 +116,17 @@ impl Sandbox {
             console_log,
             files,
             changed,
+            egress: egress_files,
             ..
         } = prepared;
-        // While we held the worker's ends, its streams would not end with it.
-        drop(files);
-        let (watched, supervision) =
-            supervise(process, pipe_receiver(console)?, Console::new(console_log));
+        // While we held the workers' ends, their streams would not end with them.
+        drop((files, egress_files));
+        let (watched, supervision) = supervise(
+            process,
+            egress,
+            pipe_receiver(console)?,
+            Console::new(console_log),
+        );
         watched.mark(Phase::Spawned, spawned);
         let (agent, facts) = watched
             .ready(into_tokio(agent)?, configure, config.start_timeout)
@@ -120,6 +136,7 @@ impl Sandbox {
             facts,
             watched,
             worker,
+            egress_worker,
             changed,
             _supervision: supervision,
         })
@@ -202,6 +219,12 @@ impl Sandbox {
         self.watched.refusals().clone()
     }
 
+    /// What the guest was kept from on its network so far, each destination once, the first thousand of them.
+    #[must_use]
+    pub fn denied(&self) -> Vec<Denied> {
+        self.watched.denied().clone()
+    }
+
     /// What the guest has changed so far in each workspace that is not read-only. It reads what was changed, and blocks that long: in async
     /// code call it on a thread for such work.
     ///
@@ -215,6 +238,12 @@ impl Sandbox {
     #[must_use]
     pub const fn worker_id(&self) -> Option<u32> {
         self.worker
+    }
+
+    /// The process id of the egress worker, which is the guest's network.
+    #[must_use]
+    pub const fn egress_worker_id(&self) -> Option<u32> {
+        self.egress_worker
     }
 
     /// Waits for the sandbox to end and says why. Cancel-safe.
@@ -246,25 +275,6 @@ impl Sandbox {
     }
 }
 
-/// The supervisor, which ends with its handle, and the worker with it.
-#[derive(Debug)]
-struct Supervision {
-    task: JoinHandle<()>,
-    leash: Option<UnixStream>,
-}
-
-impl Drop for Supervision {
-    fn drop(&mut self) {
-        self.task.abort();
-        // The task may not be polled again; this reaches the worker all the same. It fails only
-        // when the worker is gone.
-        let _ = self
-            .leash
-            .as_ref()
-            .map(|leash| leash.shutdown(Shutdown::Both));
-    }
-}
-
 /// Prepares the start; a workspace whose sandbox is just ending is waited for.
 async fn prepare_when_free(config: &SandboxBuilder) -> Result<Prepared> {
     for _ in 0..BUSY_TRIES {
@@ -290,7 +300,18 @@ fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {
     Configure {
         hostname: config.hostname.clone(),
         mounts: mounts.collect(),
+        network: prepared.egress.is_some().then(network),
         environment: environment.map(Octets).collect(),
+    }
+}
+
+fn network() -> Network {
+    let network = netproxy::gateway::Network::default();
+    Network {
+        address: network.guest.octets(),
+        prefix_len: network.prefix_len,
+        gateway: network.gateway.octets(),
+        mtu: network.mtu.get(),
     }
 }
 
@@ -342,6 +363,22 @@ impl Watched {
                 reason: refusal.reason,
                 path: printable_path(&refusal.path),
             });
+        }
+    }
+
+    fn denied(&self) -> MutexGuard<'_, Vec<Denied>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_denied(&self, denied: &Denied) {
+        let mut all = self.denied();
+        let denied = Denied {
+            destination: printable(&denied.destination),
+            reason: printable(&denied.reason),
+            rule: denied.rule.as_deref().map(printable),
+        };
+        if all.len() < MAX_DENIED && !all.contains(&denied) {
+            all.push(denied);
         }
     }
 
@@ -402,141 +439,5 @@ impl Watched {
             now - facts.ready_ns.saturating_sub(facts.init_ns).min(now),
         );
         Ok((agent, facts))
-    }
-}
-
-fn supervise(
-    mut process: WorkerProcess,
-    console_stream: Receiver,
-    console: Console,
-) -> (Watched, Supervision) {
-    let leash = process.take_leash();
-    let (sender, end) = watch::channel(None);
-    let watched = Watched {
-        console,
-        timeline: Arc::default(),
-        broken: Arc::default(),
-        refusals: Arc::default(),
-        end,
-        kill: Arc::default(),
-    };
-    let supervisor = Supervisor {
-        process,
-        console_stream,
-        watched: watched.clone(),
-        killed: false,
-    };
-    let task = tokio::spawn(async move {
-        let end = supervisor.run().await;
-        // Nobody may be listening any more.
-        drop(sender.send(Some(end)));
-    });
-    (watched, Supervision { task, leash })
-}
-
-struct Supervisor {
-    process: WorkerProcess,
-    console_stream: Receiver,
-    watched: Watched,
-    killed: bool,
-}
-
-impl Supervisor {
-    async fn run(mut self) -> End {
-        let mut last = None;
-        let mut buffer = vec![0; 16 << 10];
-        loop {
-            tokio::select! {
-                report = self.process.report() => match report {
-                    Some(Ok(Report::Phase(phase, at))) => {
-                        self.watched.mark(phase, at);
-                        if let Err(message) = self.room(phase) {
-                            return self.give_up(message).await;
-                        }
-                    }
-                    Some(Ok(Report::Broken(device))) => self.watched.note_broken(&device),
-                    Some(Ok(Report::Refused(refusal))) => self.watched.note_refusal(&refusal),
-                    Some(Ok(report)) => last = Some(report),
-                    Some(Err(_)) | None => break,
-                },
-                read = self.console_stream.read(&mut buffer) => match read {
-                    Ok(count) if count > 0 => self.take_console(&buffer, count),
-                    // The worker has closed it, so it is about to end.
-                    _ => break,
-                },
-                () = self.watched.kill.notified() => {
-                    self.killed = true;
-                    self.process.kill();
-                }
-            }
-        }
-        self.finish(last, &mut buffer).await
-    }
-
-    fn room(&self, phase: Phase) -> Result<(), String> {
-        if phase == Phase::Confined {
-            self.process.room()
-        } else {
-            Ok(())
-        }
-    }
-
-    async fn give_up(mut self, message: String) -> End {
-        self.process.kill();
-        self.process.wait().await;
-        End::NotStarted(Fault::Host, message)
-    }
-
-    fn take_console(&self, buffer: &[u8], count: usize) {
-        self.watched
-            .console
-            .append(buffer.get(..count).unwrap_or_default());
-    }
-
-    /// Takes what is left in the pipes of a worker that is ending. One that closed its channel but
-    /// goes on is not waited for.
-    async fn finish(mut self, mut last: Option<Report>, buffer: &mut [u8]) -> End {
-        let drain = async {
-            while let Some(Ok(report)) = self.process.report().await {
-                match report {
-                    Report::Phase(..) | Report::Broken(_) => {}
-                    Report::Refused(refusal) => self.watched.note_refusal(&refusal),
-                    report => last = Some(report),
-                }
-            }
-            while let Ok(count @ 1..) = self.console_stream.read(buffer).await {
-                let bytes = buffer.get(..count).unwrap_or_default();
-                self.watched.console.append(bytes);
-            }
-        };
-        tokio::select! {
-            () = drain => {}
-            () = self.watched.kill.notified() => self.killed = true,
-            () = tokio::time::sleep(DRAIN_LIMIT) => {}
-        }
-        self.process.kill();
-        let words = self.process.wait().await;
-        self.end(last, words)
-    }
-
-    fn end(&self, last: Option<Report>, words: String) -> End {
-        match last {
-            Some(Report::NotStarted(failure)) => {
-                End::NotStarted(failure.fault.into(), printable(&failure.message))
-            }
-            Some(Report::Ended(end)) => End::Ran(self.reason(end)),
-            _ if self.killed => End::Ran(EndReason::Killed),
-            _ => End::Ran(EndReason::WorkerDied(words)),
-        }
-    }
-
-    fn reason(&self, end: MachineEnd) -> EndReason {
-        match (end, self.watched.console.panic_reason()) {
-            (MachineEnd::Reset | MachineEnd::Crash(_), Some(reason)) => EndReason::Panicked(reason),
-            (MachineEnd::PowerOff, _) => EndReason::PoweredOff,
-            (MachineEnd::Reset, None) => EndReason::Rebooted,
-            (MachineEnd::Crash(text), None) => EndReason::Crashed(printable(&text)),
-            (MachineEnd::Hypervisor(text), _) => EndReason::Hypervisor(printable(&text)),
-        }
     }
 }

@@ -60,6 +60,10 @@ const PACKAGES: &[Portable] = &[
         features: "",
     },
     Portable {
+        package: "netproxy",
+        features: "testkit",
+    },
+    Portable {
         package: "sandbox",
         features: "",
     },

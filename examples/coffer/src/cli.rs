@@ -12,6 +12,7 @@ Examples:
   coffer run -w . -- make test                  with the present directory shared, at the same path
   coffer run -w . --read-only -- ls -l          the same, but nothing in it can be changed
   coffer run -w . -it -- bash                   a shell
+  coffer run --allow example.com -- curl https://example.com    with a network that ends there
   coffer run -w . --overlay -- agent            what it changes is kept apart, until
   coffer diff                                   it is looked at, and
   coffer apply                                  made on the host, or
@@ -185,6 +186,13 @@ pub(crate) struct RunOptions {
     /// How many files, folders and links it may add
     #[arg(long, value_name = "N", requires = "workspace")]
     pub(crate) quota_files: Option<u64>,
+    /// Give the guest a network, on which it may connect to what this file allows (TOML, see the README), the user's own policy, and
+    /// --allow; the workspace's `.cofferdam/policy.toml` may only tighten it. Without --policy and --allow there is no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Allow HTTPS to this host too: a name, or `*.` and a name for all names below it
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow: Vec<String>,
     /// Processors
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) cpus: u32,

@@ -4,6 +4,7 @@ mod changes;
 mod cli;
 mod doctor;
 mod failure;
+mod network;
 mod print;
 mod run;
 mod streams;

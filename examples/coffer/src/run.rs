@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::changes;
 use crate::cli::{CacheOption, RunOptions};
 use crate::failure::Failure;
+use crate::network;
 use crate::print::say;
 use crate::streams;
 use crate::terminal::{self, RawMode};
@@ -54,6 +55,7 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     sandbox.kill();
     sandbox.wait().await;
     say_refusals(&sandbox.refusals());
+    network::say_denied(&sandbox.denied());
     match sandbox.changes() {
         Ok(workspaces) => workspaces
             .iter()
@@ -150,6 +152,9 @@ fn settings(
     });
     builder = beside.fold(builder, SandboxBuilder::mount);
     builder = rules(options, builder);
+    if let Some(policy) = network::policy(options, workspace)? {
+        builder = builder.network(policy);
+    }
     if let Some((uid, gid)) = options.user.as_deref().and_then(owner) {
         builder = builder.owner(uid, gid);
     }

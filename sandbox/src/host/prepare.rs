@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read as _};
+use std::io::{self, PipeReader, PipeWriter, Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use crate::boot::layout::COMMAND_LINE_MAX;
 use crate::changes::{Changed, overlay};
 use crate::config::{MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder, ShareMode};
 use crate::error::{Error, Result};
-use crate::plan::{PLAN_VERSION, Plan, Role, SharePlan};
+use crate::network::NetworkPolicy;
+use crate::plan::{EgressPlan, PLAN_VERSION, Plan, Role, SharePlan};
 use crate::platform;
 
 /// A plan that can be carried out, with what it needs.
@@ -35,6 +36,8 @@ pub(crate) struct Prepared {
     pub(crate) mounts: Vec<(String, PathBuf, bool)>,
     /// Where to learn what the guest changes.
     pub(crate) changed: Vec<Changed>,
+    /// What the egress worker is told, and its descriptors; without it there is no network.
+    pub(crate) egress: Option<(EgressPlan, Vec<OwnedFd>)>,
 }
 
 /// Checks everything that can be checked before a process is started.
@@ -60,6 +63,8 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
     for mount in &config.mounts {
         parts.add_share(mount, config)?;
     }
+    let egress = config.network.as_ref();
+    let egress = egress.map(|policy| parts.add_network(policy)).transpose()?;
     parts.order_mounts()?;
     let plan = Plan {
         version: PLAN_VERSION,
@@ -80,6 +85,7 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
         console_log,
         mounts: parts.mounts,
         changed: parts.changed,
+        egress,
     })
 }
 
@@ -125,6 +131,29 @@ impl Parts {
             owner: config.owner,
         });
         Ok(())
+    }
+
+    /// Lays the wire to the egress worker; what that one is told, and gets.
+    fn add_network(&mut self, policy: &NetworkPolicy) -> Result<(EgressPlan, Vec<OwnedFd>)> {
+        policy.check()?;
+        let (machine, egress) = stream_pair()?;
+        self.add(Role::Network, machine);
+        let mut roles = vec![Role::Network];
+        let mut files = vec![OwnedFd::from(egress)];
+        for (number, layer) in policy.layers.iter().enumerate() {
+            roles.push(Role::Policy(number));
+            files.push(in_memory("cofferdam-policy", &layer.text)?);
+        }
+        let policies = policy
+            .layers
+            .iter()
+            .map(|layer| (layer.whose, layer.origin.clone()));
+        let plan = EgressPlan {
+            version: PLAN_VERSION,
+            roles,
+            policies: policies.collect(),
+        };
+        Ok((plan, files))
     }
 
     /// Puts what lies in another's place behind that one.
@@ -199,6 +228,21 @@ fn command_line(config: &SandboxBuilder) -> Result<String> {
 fn stream_pair() -> Result<(UnixStream, UnixStream)> {
     UnixStream::pair().map_err(|source| Error::Host {
         what: "cannot make a socket pair".into(),
+        source,
+    })
+}
+
+/// A file without a name that holds `content`.
+fn in_memory(name: &str, content: &[u8]) -> Result<OwnedFd> {
+    let make = || -> io::Result<OwnedFd> {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
+        file.write_all(content)?;
+        file.rewind()?;
+        Ok(file.into())
+    };
+    make().map_err(|source| Error::Host {
+        what: "cannot make a file in memory".into(),
         source,
     })
 }

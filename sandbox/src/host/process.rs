@@ -7,15 +7,15 @@ use std::path::Path;
 use std::process::Stdio;
 
 use bytes::BytesMut;
+use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
 use super::{budget, transfer};
 use crate::control::{self, MalformedReport, Report};
 use crate::error::{Error, Result};
-use crate::plan::Plan;
 use crate::text::printable;
-use crate::worker::{WORKER_KIND, WORKER_VARIABLE};
+use crate::worker::{WORKER_VARIABLE, WorkerKind};
 
 /// How much of a worker's last words is kept.
 const LAST_WORDS: usize = 4096;
@@ -32,24 +32,31 @@ pub(crate) struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts `program` (the present one when `None`) as the worker that carries out `plan`.
-    pub(crate) fn spawn(program: Option<&Path>, plan: &Plan, files: &[OwnedFd]) -> Result<Self> {
+    /// Starts `program` (the present one when `None`) as the worker that carries out `plan`. Its command line says how much `memory` its guest
+    /// may use, in bytes.
+    pub(crate) fn spawn(
+        program: Option<&Path>,
+        kind: WorkerKind,
+        plan: &impl Serialize,
+        files: &[OwnedFd],
+        memory: u64,
+    ) -> Result<Self> {
+        let name = kind.name();
         let failed = |what: &'static str| {
             move |source: io::Error| Error::Host {
-                what: what.into(),
+                what: format!("cannot {what} the {name} worker"),
                 source,
             }
         };
-        let (ours, theirs) = UnixStream::pair().map_err(failed("cannot make a socket pair"))?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed("make a socket pair for"))?;
         let program = program.unwrap_or(Path::new("/proc/self/exe"));
         // A mere name would be searched for in `PATH`, where it was not checked.
-        let program =
-            std::path::absolute(program).map_err(failed("cannot start the vmm worker"))?;
+        let program = std::path::absolute(program).map_err(failed("start"))?;
         let child = Command::new(program)
-            .arg0(budget::WORKER_NAME)
-            .arg(budget::argument(plan.memory))
+            .arg0(format!("cofferdam-{name}"))
+            .args((kind == WorkerKind::Vmm).then(|| budget::argument(memory)))
             .env_clear()
-            .env(WORKER_VARIABLE, WORKER_KIND)
+            .env(WORKER_VARIABLE, name)
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -57,22 +64,17 @@ impl WorkerProcess {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(failed("cannot start the vmm worker"))?;
-        transfer::send_plan(&ours, plan, files)
-            .map_err(failed("cannot hand the plan to the vmm worker"))?;
-        ours.set_nonblocking(true)
-            .map_err(failed("cannot follow the vmm worker"))?;
-        let leash = ours
-            .try_clone()
-            .map_err(failed("cannot follow the vmm worker"))?;
-        let control = tokio::net::UnixStream::from_std(ours)
-            .map_err(failed("cannot follow the vmm worker"))?;
+            .map_err(failed("start"))?;
+        transfer::send_plan(&ours, plan, files).map_err(failed("hand its plan to"))?;
+        ours.set_nonblocking(true).map_err(failed("follow"))?;
+        let leash = ours.try_clone().map_err(failed("follow"))?;
+        let control = tokio::net::UnixStream::from_std(ours).map_err(failed("follow"))?;
         Ok(Self {
             child,
             control,
             leash: Some(leash),
             received: BytesMut::new(),
-            memory: plan.memory,
+            memory,
         })
     }
 
@@ -166,18 +168,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_is_not_searched_for() {
-        let plan = Plan {
-            version: crate::plan::PLAN_VERSION,
-            vcpus: 1,
-            memory: 0,
-            command_line: String::new(),
-            serial: false,
-            roles: vec![],
-            shares: vec![],
-            rules: crate::plan::RulePlan::default(),
-        };
         // A program of every host, but not in this folder.
-        match WorkerProcess::spawn(Some(Path::new("true")), &plan, &[]) {
+        match WorkerProcess::spawn(Some(Path::new("true")), WorkerKind::Vmm, &(), &[], 0) {
             Err(Error::Host { source, .. }) => {
                 assert_eq!(source.kind(), io::ErrorKind::NotFound);
             }

@@ -10,13 +10,19 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use crate::plan::{MAX_DESCRIPTORS, MAX_PLAN, Plan};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::plan::{MAX_DESCRIPTORS, MAX_PLAN};
 
 /// Room for the control messages of one transfer.
 const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 
 /// Sends `plan` with one descriptor for each of its roles.
-pub(super) fn send_plan(mut socket: &UnixStream, plan: &Plan, files: &[OwnedFd]) -> io::Result<()> {
+pub(super) fn send_plan(
+    mut socket: &UnixStream,
+    plan: &impl Serialize,
+    files: &[OwnedFd],
+) -> io::Result<()> {
     let body = postcard::to_stdvec(plan).map_err(io::Error::other)?;
     let length = u32::try_from(body.len())
         .map_err(io::Error::other)?
@@ -39,7 +45,9 @@ pub(super) fn send_plan(mut socket: &UnixStream, plan: &Plan, files: &[OwnedFd])
 }
 
 /// Receives a plan with its descriptors; their number may differ from that of the roles.
-pub(crate) fn receive_plan(mut socket: &UnixStream) -> io::Result<(Plan, Vec<OwnedFd>)> {
+pub(crate) fn receive_plan<P: DeserializeOwned>(
+    mut socket: &UnixStream,
+) -> io::Result<(P, Vec<OwnedFd>)> {
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); ANCILLARY];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -69,7 +77,7 @@ pub(crate) fn receive_plan(mut socket: &UnixStream) -> io::Result<(Plan, Vec<Own
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{PLAN_VERSION, Role, RulePlan};
+    use crate::plan::{PLAN_VERSION, Plan, Role, RulePlan};
     use std::io::Seek as _;
 
     #[test]
@@ -102,9 +110,9 @@ mod tests {
     fn a_closed_or_lying_socket_is_an_error() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(ours);
-        assert!(receive_plan(&theirs).is_err());
+        assert!(receive_plan::<Plan>(&theirs).is_err());
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         ours.write_all(&u32::MAX.to_le_bytes()).unwrap();
-        assert!(receive_plan(&theirs).is_err());
+        assert!(receive_plan::<Plan>(&theirs).is_err());
     }
 }

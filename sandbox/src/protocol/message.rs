@@ -173,6 +173,8 @@ pub struct Configure {
     pub hostname: String,
     /// Shared directories.
     pub mounts: Vec<Mount>,
+    /// The network, if there is one.
+    pub network: Option<Network>,
     /// `NAME=value` for every exec, below what the exec itself sets.
     pub environment: OctetsList,
 }
@@ -186,6 +188,19 @@ pub struct Mount {
     pub path: Octets,
     /// Mounted read-only. The server on the host enforces it too.
     pub read_only: bool,
+}
+
+/// The guest's place in its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The guest's IPv4 address.
+    pub address: [u8; 4],
+    /// How many of its bits are the network's.
+    pub prefix_len: u8,
+    /// The address of the gateway, where the resolver is too.
+    pub gateway: [u8; 4],
+    /// The longest packet, in bytes.
+    pub mtu: u16,
 }
 
 /// What to start.
@@ -279,6 +294,8 @@ pub enum ConfigureStep {
     Hostname,
     /// Mounting the share with this tag.
     Mount(String),
+    /// Setting the network up.
+    Network,
 }
 
 /// Why `Configure` failed.

@@ -24,11 +24,11 @@ pub use frame::{EncodeError, FrameDecoder, FrameError, Message, Peer, encode};
 pub use list::{MAX_STRINGS, Octets, OctetsList};
 pub use message::{
     BootFacts, Configure, ConfigureFailure, ConfigureStep, Event, ExecFailure, ExecRequest,
-    ExitStatus, Id, Mount, Request, Stream, TerminalSize, User,
+    ExitStatus, Id, Mount, Network, Request, Stream, TerminalSize, User,
 };
 
 /// The version of this protocol. Both ends come from one build, so anything but equality is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The vsock port of the host to which the guest connects unless its kernel command line says otherwise.
 pub const PORT: u32 = 1024;

@@ -38,6 +38,12 @@ fn configure() -> Configure {
             path: "/w".into(),
             read_only: true,
         }],
+        network: Some(Network {
+            address: [100, 64, 0, 2],
+            prefix_len: 30,
+            gateway: [100, 64, 0, 1],
+            mtu: 1500,
+        }),
         environment: ["B=2"].into_iter().collect(),
     }
 }
@@ -52,7 +58,7 @@ fn requests() -> Vec<(Request, &'static str)> {
         (Request::Hello { version: 300 }, "00ac02"),
         (
             Request::Configure(configure()),
-            "0103626f7801027773022f77010103423d32",
+            "0103626f7801027773022f770101644000021e64400001dc0b0103423d32",
         ),
         (
             Request::Exec(exec_request()),
@@ -125,6 +131,7 @@ fn events() -> Vec<(Event, &'static str)> {
         ),
         (failure(ConfigureStep::Hostname), "020004"),
         (failure(ConfigureStep::Mount("ws".into())), "020102777304"),
+        (failure(ConfigureStep::Network), "020204"),
         (Event::Started { id: 7, pid: 42 }, "03072a"),
         (refused(ExecFailure::NotFound), "040700"),
         (refused(ExecFailure::NotExecutable), "040701"),

@@ -9,15 +9,18 @@ use devices::bus::{Bus, BusBuilder, BusDevice, BusError};
 use devices::console::ConsolePort;
 use devices::fs::{Fs, MAX_REQUEST_QUEUES};
 use devices::legacy::{PowerControl, PowerSwitch, ResetLine, Rtc, Serial};
+use devices::net::Net;
 use devices::rng::{OsEntropy, Rng};
 use devices::virtio::transport::connect;
 use devices::virtio::{IrqLine, VirtioDevice, VirtioMmio};
 use devices::vsock::{Arranged, Vsock, unix_stream};
 use hv_core::{DoorbellSpace, Fault, GuestRam, IrqLayout, Partition};
+use netproxy::gateway::Network;
 
 use super::chain;
 use super::console::Console;
 use super::files::Files;
+use super::network::Wire;
 use super::power::Power;
 use super::share::{Places, Policy, Share, Told};
 use crate::boot::layout::{KEYBOARD_PORT, RTC_PORT, SERIAL_LINE, SERIAL_PORT, SLEEP_CONTROL_PORT};
@@ -67,6 +70,12 @@ impl Devices {
         if let Some(root) = files.take_optional(Role::Root) {
             let disk = FileDisk::new(File::from(root), DiskAccess::ReadOnly).map_err(caller)?;
             machine.add("root disk", Block::new(disk, "root"))?;
+        }
+        if let Some(socket) = files.take_optional(Role::Network) {
+            let wire = Wire::new(socket.into()).map_err(host)?;
+            let network = Network::default();
+            let mac = network.guest_hardware.0;
+            machine.add("network", Net::new(mac, network.mtu.get(), Box::new(wire)))?;
         }
         let rules = plan.rules.rules().map_err(caller)?;
         let queues = request_queues(plan.vcpus, plan.shares.len());

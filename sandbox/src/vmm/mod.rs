@@ -6,6 +6,7 @@
 mod console;
 mod devices;
 mod files;
+mod network;
 mod power;
 mod share;
 

@@ -15,6 +15,10 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use landlock::{
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    RulesetError,
+};
 use libc::c_uint;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -99,9 +103,35 @@ pub(super) fn enter() -> Result<(), NotConfined> {
     enter_as(&Identity::present())
 }
 
+/// As [`enter`], but for files instead of the network: none can be opened any more, made or removed. Call it while the process has one thread.
+pub(super) fn enter_without_files() -> Result<(), NotConfined> {
+    give_up_privileges()?;
+    leave_files().map_err(|error| NotConfined {
+        control: "all files (Landlock)",
+        source: io::Error::other(error),
+    })
+}
+
+/// Landlock with nothing that is allowed (`Documentation/userspace-api/landlock.rst`). Whatever kinds of access this kernel knows are denied; those
+/// of its first version it has to know.
+fn leave_files() -> Result<(), RulesetError> {
+    let all = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(ABI::V5))?;
+    all.create()?.restrict_self()?;
+    Ok(())
+}
+
 fn enter_as(identity: &Identity) -> Result<(), NotConfined> {
     let control = |control| move |source: io::Error| NotConfined { control, source };
     leave_namespaces(identity).map_err(control("the network (unshare)"))?;
+    give_up_privileges()
+}
+
+fn give_up_privileges() -> Result<(), NotConfined> {
+    let control = |control| move |source: io::Error| NotConfined { control, source };
     limit_resources().map_err(control("core dumps (RLIMIT_CORE)"))?;
     drop_capabilities().map_err(control("its capabilities"))?;
     rustix::thread::set_no_new_privs(true)
@@ -205,6 +235,20 @@ mod tests {
         let here = space();
         probe().unwrap();
         assert_eq!((status("NoNewPrivs:"), space()), (before, here));
+    }
+
+    #[test]
+    fn without_files_there_is_nothing_to_open() {
+        // On a thread of its own: what a thread gives up the others keep.
+        let opened = std::thread::spawn(|| {
+            let before =
+                fs::metadata("/proc/self/status").is_ok() && fs::File::open("/dev/null").is_ok();
+            rustix::thread::set_no_new_privs(true).unwrap();
+            leave_files().unwrap();
+            let made = tempfile::tempfile().is_ok();
+            (before, fs::File::open("/dev/null").is_ok(), made)
+        });
+        assert_eq!(opened.join().unwrap(), (true, false, false));
     }
 
     /// A child can try it as any user: a process with other threads cannot enter a user namespace.

@@ -4,9 +4,10 @@
 //! `main`, which returns at once in the program itself and never in a worker.
 
 mod confine;
+mod egress;
 
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::process::exit;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ pub(crate) use confine::probe;
 use self::confine::NotConfined;
 use crate::control::{self, FaultCode, Report, StartFailure};
 use crate::host::receive_plan;
-use crate::plan::{PLAN_VERSION, Plan};
+use crate::network::Denied;
+use crate::plan::{PLAN_VERSION, Plan, WorkerPlan};
 use crate::refusal::Refusal;
 use crate::timeline::{Phase, monotonic_ns};
 use crate::vmm::{self, Files};
@@ -26,8 +28,24 @@ use crate::vmm::{self, Files};
 /// The environment variable that makes a program a worker.
 pub(crate) const WORKER_VARIABLE: &str = "COFFERDAM_WORKER";
 
-/// The value of [`WORKER_VARIABLE`] for the process that runs the virtual machine.
-pub(crate) const WORKER_KIND: &str = "vmm";
+/// Which worker a process is: the value of [`WORKER_VARIABLE`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum WorkerKind {
+    /// It runs the virtual machine.
+    Vmm,
+    /// It is the guest's network.
+    Egress,
+}
+
+impl WorkerKind {
+    /// As it is in the environment and in messages.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Vmm => "vmm",
+            Self::Egress => "egress",
+        }
+    }
+}
 
 /// The exit status of a worker that reported why it ended.
 const REPORTED: i32 = 0;
@@ -40,15 +58,23 @@ const SPEECHLESS: i32 = 70;
 /// Call it before anything else in `main`: a worker has no arguments to parse, no runtime to
 /// start and nothing to print.
 pub fn init() {
-    if std::env::var_os(WORKER_VARIABLE).is_some_and(|kind| kind == WORKER_KIND) {
-        run();
+    let kind = std::env::var_os(WORKER_VARIABLE);
+    let is = |wanted: WorkerKind| kind.as_ref().is_some_and(|kind| kind == wanted.name());
+    if is(WorkerKind::Vmm) {
+        run(machine);
+    }
+    if is(WorkerKind::Egress) {
+        run(egress::work);
     }
 }
 
-fn run() -> ! {
+/// What a worker does with its plan and its files.
+type Work<P> = fn(&Arc<Reporter>, &P, Files, Result<(), NotConfined>) -> Result<(), StartFailure>;
+
+fn run<P: WorkerPlan>(work: Work<P>) -> ! {
     let started = monotonic_ns();
     let inherited = confine::drop_inherited();
-    let Ok((control, plan, files)) = receive() else {
+    let Ok((control, plan, files)) = receive::<P>() else {
         exit(SPEECHLESS)
     };
     let reporter = Arc::new(Reporter(control));
@@ -59,21 +85,23 @@ fn run() -> ! {
     exit(REPORTED)
 }
 
-fn receive() -> io::Result<(UnixStream, Plan, Vec<OwnedFd>)> {
+fn receive<P: WorkerPlan>() -> io::Result<(UnixStream, P, Files)> {
     // The channel came as standard input, which needs no agreement on a number.
     let stdin = rustix::stdio::stdin().try_clone_to_owned()?;
     let control = UnixStream::from(stdin);
-    let (plan, files) = receive_plan(&control)?;
-    if plan.version != PLAN_VERSION || plan.roles.len() != files.len() {
+    let (plan, files) = receive_plan::<P>(&control)?;
+    if plan.version() != PLAN_VERSION || plan.roles().len() != files.len() {
         return Err(io::ErrorKind::InvalidData.into());
     }
+    let files = Files::new(plan.roles(), files);
     Ok((control, plan, files))
 }
 
-fn work(
+/// Runs the virtual machine.
+fn machine(
     reporter: &Arc<Reporter>,
     plan: &Plan,
-    files: Vec<OwnedFd>,
+    files: Files,
     inherited: Result<(), NotConfined>,
 ) -> Result<(), StartFailure> {
     confine::single_threaded().map_err(|error| StartFailure::new(Fault::Caller, error))?;
@@ -82,7 +110,7 @@ fn work(
         .map_err(|error| StartFailure::new(Fault::Host, error))?;
     reporter.phase(Phase::Confined);
     reporter.end_with_the_host()?;
-    let end = vmm::run(plan, Files::new(&plan.roles, files), reporter)?;
+    let end = vmm::run(plan, files, reporter)?;
     reporter.send(&Report::Ended(end));
     Ok(())
 }
@@ -127,6 +155,11 @@ impl Reporter {
     /// Reports that the guest was kept from a file.
     pub(crate) fn refused(&self, refusal: Refusal) {
         self.send(&Report::Refused(refusal));
+    }
+
+    /// Reports that the guest was kept from a connection or a request.
+    pub(crate) fn denied(&self, denied: Denied) {
+        self.send(&Report::Denied(denied));
     }
 
     fn send(&self, report: &Report) {

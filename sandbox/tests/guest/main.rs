@@ -20,6 +20,8 @@ mod isolation;
 #[cfg(target_os = "linux")]
 mod kernels;
 #[cfg(target_os = "linux")]
+mod network;
+#[cfg(target_os = "linux")]
 mod runner;
 #[cfg(target_os = "linux")]
 mod streams;
@@ -37,6 +39,7 @@ fn main() -> std::process::ExitCode {
         files::CASES,
         workspace::CASES,
         isolation::CASES,
+        network::CASES,
         facts::CASES,
         ends::CASES,
     ])

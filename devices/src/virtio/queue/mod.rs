@@ -99,17 +99,61 @@ impl LiveQueue {
             self.starved = true;
             return Ok(None);
         };
-        let slot = u64::from(self.state.next_avail % self.state.size);
-        let head = self.load::<u16>(self.state.available + 4 + 2 * slot)?;
-        self.buffers
-            .walk(&self.ram, &self.state, u16::from_le(head))?;
+        let head = self.head(self.state.next_avail)?;
+        self.buffers.walk(&self.ram, &self.state, head)?;
         self.budget = budget;
         self.state.next_avail = self.state.next_avail.wrapping_add(1);
         Ok(Some(Chain {
             queue: self,
-            head: u16::from_le(head),
+            head,
             open: true,
         }))
+    }
+
+    /// How many of the next chains, `most` of them at most, have room for `len` bytes between them. None is taken. `Ok(None)`: there are not
+    /// enough of them now, and the driver will notify us of the next, or this turn's budget is too small for them; `Ok(Some(0))`: so many as `most` have not the room.
+    ///
+    /// The driver may change a chain until it is taken; then it has another room than it had here.
+    ///
+    /// # Errors
+    ///
+    /// As [`LiveQueue::pop`].
+    pub fn chains_for(&mut self, len: u32, most: u16) -> Result<Option<u16>, QueueError> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        loop {
+            let pending = self.pending()?;
+            let count = self.count_chains(len, pending.min(most))?;
+            if count.is_some_and(|count| count > self.budget) {
+                self.starved = true;
+                return Ok(None);
+            }
+            if count.is_some() || pending >= most {
+                self.want_notification(None)?;
+                return Ok(Some(count.unwrap_or(0)));
+            }
+            self.want_notification(Some(pending))?;
+            // As in `has_available`.
+            fence(Ordering::SeqCst);
+            if self.pending()? == pending {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How many of the next `most` chains have room for `len` bytes; `None`: all of them have not.
+    fn count_chains(&mut self, len: u32, most: u16) -> Result<Option<u16>, QueueError> {
+        let mut room = 0_u32;
+        for count in 0..most {
+            let head = self.head(self.state.next_avail.wrapping_add(count))?;
+            self.buffers.walk(&self.ram, &self.state, head)?;
+            room = room.saturating_add(self.buffers.writable().1);
+            if room >= len {
+                return Ok(Some(count + 1));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether there is a chain to take. If not, the driver will notify us of the next one.
@@ -118,10 +162,10 @@ impl LiveQueue {
     /// As [`LiveQueue::pop`].
     pub fn has_available(&mut self) -> Result<bool, QueueError> {
         if self.pending()? > 0 {
-            self.want_notification(false)?;
+            self.want_notification(None)?;
             return Ok(true);
         }
-        self.want_notification(true)?;
+        self.want_notification(Some(0))?;
         // The driver adds, then looks whether to notify; we ask to be notified, then look again.
         fence(Ordering::SeqCst);
         Ok(self.pending()? > 0)
@@ -175,30 +219,47 @@ impl LiveQueue {
         Ok(count)
     }
 
-    /// Tells the driver whether to notify us of the next chain (section 2.7.10). With event
+    /// The first descriptor of the chain that is `index` in the available ring.
+    fn head(&self, index: u16) -> Result<u16, QueueError> {
+        let slot = u64::from(index % self.state.size);
+        self.load(self.state.available + 4 + 2 * slot)
+            .map(u16::from_le)
+    }
+
+    /// Tells the driver to notify us of the chain behind the next `after` ones, or of none (section 2.7.10). With event
     /// indices, not moving the index is what keeps it quiet.
-    fn want_notification(&mut self, wanted: bool) -> Result<(), QueueError> {
+    fn want_notification(&mut self, after: Option<u16>) -> Result<(), QueueError> {
         if self.state.event_idx {
-            if wanted {
+            if let Some(after) = after {
                 let field = self.state.used + 4 + 8 * u64::from(self.state.size);
-                self.store(self.state.next_avail.to_le(), field)?;
+                let event = self.state.next_avail.wrapping_add(after);
+                self.store(event.to_le(), field)?;
             }
-        } else if self.notified != Some(wanted) {
-            let flags = if wanted { 0 } else { VRING_USED_F_NO_NOTIFY };
+        } else if self.notified != Some(after.is_some()) {
+            let flags = if after.is_some() {
+                0
+            } else {
+                VRING_USED_F_NO_NOTIFY
+            };
             let flags = u16::try_from(flags).unwrap_or_default();
             self.store(flags.to_le(), self.state.used)?;
         }
-        self.notified = Some(wanted);
+        self.notified = Some(after.is_some());
         Ok(())
     }
 
-    /// Puts a chain into the used ring (section 2.7.8).
+    /// Puts a chain into the used ring (section 2.7.8), where the driver does not see it before [`Self::publish`].
     fn complete(&mut self, head: u16, written: u32) -> Result<(), QueueError> {
         let slot = u64::from(self.state.next_used % self.state.size);
         let entry = self.state.used + 4 + 8 * slot;
         self.store(u32::from(head).to_le(), entry)?;
         self.store(written.to_le(), entry + 4)?;
         self.state.next_used = self.state.next_used.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Shows the driver every chain in the used ring.
+    fn publish(&mut self) -> Result<(), QueueError> {
         self.store(self.state.next_used.to_le(), self.state.used + 2)
     }
 
@@ -262,6 +323,16 @@ impl Chain<'_> {
         self.close(written)
     }
 
+    /// As [`Chain::finish`], but the driver sees it only with the next chain that is finished or dropped: for what is in several chains and
+    /// makes sense only as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Chain::finish`].
+    pub fn finish_with_next(mut self, written: u32) -> Result<(), QueueError> {
+        self.complete(written)
+    }
+
     /// As [`Chain::finish`], and raises an interrupt at once if the driver wants one. For devices
     /// whose requests take long each; the others signal once a turn.
     ///
@@ -273,6 +344,11 @@ impl Chain<'_> {
     }
 
     fn close(&mut self, written: u32) -> Result<(), QueueError> {
+        self.complete(written)?;
+        self.queue.publish()
+    }
+
+    fn complete(&mut self, written: u32) -> Result<(), QueueError> {
         self.open = false;
         let (_, room) = self.queue.buffers.writable();
         self.queue.complete(self.head, written.min(room))
@@ -290,7 +366,7 @@ impl Drop for Chain<'_> {
     fn drop(&mut self) {
         if self.open {
             // A checked ring cannot fail; if it did, the next `pop` would say so.
-            let _ = self.queue.complete(self.head, 0);
+            let _ = self.close(0);
         }
     }
 }

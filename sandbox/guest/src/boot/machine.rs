@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use super::mounts::{self, CGROUPS};
+use super::network;
 use crate::protocol::{BootFacts, Configure, ConfigureFailure, ConfigureStep, Mount};
 use crate::serve::Machine;
 
@@ -33,6 +34,9 @@ impl Machine for Guest {
         {
             mounts::share(tag, Path::new(OsStr::from_bytes(&path.0)), *read_only)
                 .map_err(|errno| failure(ConfigureStep::Mount(tag.clone()), errno))?;
+        }
+        if let Some(network) = &wanted.network {
+            network::set_up(network).map_err(|errno| failure(ConfigureStep::Network, errno))?;
         }
         let kernel = rustix::system::uname()
             .release()

@@ -14,6 +14,7 @@ mod entropy;
 mod machine;
 mod modules;
 mod mounts;
+mod network;
 mod root;
 
 use std::convert::Infallible;
@@ -114,7 +115,9 @@ fn prepare(parameters: &Parameters) -> Result<(), BootError> {
     mounts::late()?;
     entropy::seed();
     raise_limits()?;
-    sys::loopback_up().context(|| "cannot bring the loopback interface up".into())
+    sys::Interface::named("lo")
+        .and_then(|loopback| loopback.up())
+        .context(|| "cannot bring the loopback interface up".into())
 }
 
 /// Descriptors for the streams of [`crate::protocol::MAX_EXECS`] execs, and what programs of today expect.

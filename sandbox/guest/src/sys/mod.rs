@@ -2,18 +2,18 @@
 
 #![expect(
     unsafe_code,
-    reason = "fork hooks, a signal handler, AF_VSOCK addresses and two ioctls have no safe wrapper"
+    reason = "fork hooks, a signal handler, AF_VSOCK addresses and some ioctls have no safe wrapper"
 )]
 
 mod child;
 mod entropy;
-mod loopback;
+mod interface;
 mod signals;
 mod vsock;
 
 pub(crate) use child::{ChildSetup, Identity, prepare_child};
 pub(crate) use entropy::{SEED_LEN, add_entropy};
-pub(crate) use loopback::loopback_up;
+pub(crate) use interface::Interface;
 pub(crate) use signals::{child_events, signal_everything};
 pub(crate) use vsock::connect_to_host;
 

@@ -74,6 +74,7 @@ async fn guest() -> (AgentClient, Server) {
     let environment = ["CONFIGURED=yes", "BOTH=configured"].into_iter().collect();
     let facts = client
         .configure(Configure {
+            network: None,
             hostname: "bench".into(),
             mounts: vec![],
             environment,

@@ -224,3 +224,68 @@ fn passing_an_index_wraps() {
         assert_eq!(passes(event, old, new), expected, "{event} {old} {new}");
     }
 }
+
+#[test]
+fn room_in_several_chains_is_counted_without_taking_them() {
+    let mut bench = Bench::new(8);
+    let mut queue = bench.queue();
+    bench.push(3);
+    // Eight bytes each.
+    for (len, most, expected) in [
+        (0, 8, Some(1)),
+        (8, 8, Some(1)),
+        (9, 8, Some(2)),
+        (24, 8, Some(3)),
+        (24, 3, Some(3)),
+        (25, 8, None),
+        (25, 3, Some(0)),
+        (9, 1, Some(0)),
+    ] {
+        let found = queue.chains_for(len, most).unwrap();
+        assert_eq!(found, expected, "{len} bytes in {most} chains");
+    }
+    assert_eq!(queue.state().next_avail, 0);
+    bench.push(1);
+    assert_eq!(queue.chains_for(25, 8).unwrap(), Some(4));
+}
+
+#[test]
+fn who_waits_for_more_chains_is_notified_of_the_next() {
+    let mut bench = Bench::new(8);
+    bench.state.event_idx = true;
+    let mut queue = bench.queue();
+    bench.push(3);
+    assert_eq!(queue.chains_for(25, 8).unwrap(), None);
+    // The driver notifies when it adds the fourth.
+    assert_eq!(bench.ring.available_event(), 3);
+    bench.push(1);
+    assert_eq!(queue.chains_for(25, 8).unwrap(), Some(4));
+    assert_eq!(bench.ring.available_event(), 3);
+}
+
+#[test]
+fn chains_beyond_the_turns_budget_are_left_for_the_next() {
+    let mut bench = Bench::new(4);
+    let mut queue = bench.queue();
+    bench.push(4);
+    queue.pop().unwrap().unwrap().finish(0).unwrap();
+    bench.push(1);
+    assert_eq!(queue.chains_for(32, 8).unwrap(), None);
+    assert!(queue.is_starved());
+    queue.begin_turn();
+    assert_eq!(queue.chains_for(32, 8).unwrap(), Some(4));
+}
+
+#[test]
+fn chains_that_belong_together_are_seen_together() {
+    let mut bench = Bench::new(4);
+    let mut queue = bench.queue();
+    bench.push(3);
+    queue.pop().unwrap().unwrap().finish_with_next(8).unwrap();
+    queue.pop().unwrap().unwrap().finish_with_next(7).unwrap();
+    assert_eq!(bench.ring.used_index(), 0);
+    queue.pop().unwrap().unwrap().finish(6).unwrap();
+    assert_eq!(bench.ring.used_index(), 3);
+    let lengths = [(); 3].map(|()| bench.ring.pop_used().unwrap().len);
+    assert_eq!(lengths, [8, 7, 6]);
+}

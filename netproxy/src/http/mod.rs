@@ -1,0 +1,270 @@
+//! Plain HTTP/1: every request is parsed, judged and written anew.
+//!
+//! A connection stands for one name and port. Each request on it must be for them (RFC 9110, section 7.2), and each is judged by itself, also the
+//! hundredth. What is passed on is what the parser understood, never the bytes that came: there is no second reading of them.
+
+mod headers;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self as client, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::http::uri::PathAndQuery;
+use hyper::server::conn::http1 as server;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use crate::name::HostName;
+use crate::stack::GuestStream;
+
+/// How long a request's head may take (a slow one holds a connection).
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// Most bytes of a message's head.
+const MAX_HEAD: usize = 64 << 10;
+const MAX_HEADERS: usize = 100;
+
+type Body = BoxBody<Bytes, hyper::Error>;
+
+/// Whom a connection is to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// The name.
+    pub name: HostName,
+    /// The port.
+    pub port: u16,
+}
+
+/// Why a request is not passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// It is for another host, or does not say for which. `Host`, or the target, as it came.
+    OtherHost,
+    /// It asks for something that only proxies do, or that changes what the connection is.
+    Method,
+    /// The policy does not allow it. The text is for the person who could change that: which rule would allow it.
+    Policy(String),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtherHost => "a request for another host than the connection is to",
+            Self::Method => "a request that only proxies answer",
+            Self::Policy(why) => why,
+        })
+    }
+}
+
+/// Who judges requests, and connects.
+pub trait Judge {
+    /// Whether a request may be passed on.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn judge(&self, method: &str, path: &str) -> Result<(), Refused>;
+
+    /// A request was refused before it came to that.
+    fn misdirected(&self, refused: &Refused);
+
+    /// Another connection to the same authority, when the one before has ended.
+    fn connect(&self) -> impl Future<Output = io::Result<TcpStream>>;
+}
+
+/// Serves the requests on `guest`, all of which are to be for `authority`; `upstream` is a connection to it.
+///
+/// # Errors
+///
+/// The guest did not speak HTTP, or broke off.
+pub async fn serve<J: Judge + 'static>(
+    guest: GuestStream,
+    upstream: TcpStream,
+    authority: Authority,
+    judge: Rc<J>,
+) -> Result<(), hyper::Error> {
+    let gate = Rc::new(Gate {
+        authority,
+        judge,
+        first: RefCell::new(Some(upstream)),
+        sender: tokio::sync::Mutex::default(),
+    });
+    let service = service_fn(move |request| {
+        let gate = Rc::clone(&gate);
+        async move { Ok::<_, Infallible>(gate.answer(request).await) }
+    });
+    server::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .half_close(true)
+        .serve_connection(TokioIo::new(guest), service)
+        .await
+}
+
+struct Gate<J> {
+    authority: Authority,
+    judge: Rc<J>,
+    /// The connection that was made before the first request came.
+    first: RefCell<Option<TcpStream>>,
+    sender: tokio::sync::Mutex<Option<SendRequest<Incoming>>>,
+}
+
+impl<J: Judge> Gate<J> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let request = match self.admit(request) {
+            Ok(request) => request,
+            Err(refused) => {
+                if !matches!(refused, Refused::Policy(_)) {
+                    self.judge.misdirected(&refused);
+                }
+                return refusal(&refused, &self.authority);
+            }
+        };
+        match self.pass_on(request).await {
+            Ok(response) => response,
+            Err(problem) => failure(&problem),
+        }
+    }
+
+    /// The request as it is passed on.
+    fn admit(&self, request: Request<Incoming>) -> Result<Request<Incoming>, Refused> {
+        if *request.method() == Method::CONNECT {
+            return Err(Refused::Method);
+        }
+        if !headers::is_for(&request, &self.authority) {
+            return Err(Refused::OtherHost);
+        }
+        let root = PathAndQuery::from_static("/");
+        let target = request.uri().path_and_query().unwrap_or(&root).clone();
+        self.judge.judge(request.method().as_str(), target.path())?;
+        let (mut head, body) = request.into_parts();
+        headers::strip(&mut head.headers);
+        head.headers.insert(HOST, self.authority.header());
+        head.uri = Uri::from(target);
+        head.version = Version::HTTP_11;
+        Ok(Request::from_parts(head, body))
+    }
+
+    async fn pass_on(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        let mut sender = self.sender.lock().await;
+        let is_usable = match sender.as_mut() {
+            Some(sender) => sender.ready().await.is_ok(),
+            None => false,
+        };
+        if !is_usable {
+            *sender = Some(self.connect().await?);
+        }
+        let Some(sender) = sender.as_mut() else {
+            return Err(Problem::Connect(io::ErrorKind::NotConnected.into()));
+        };
+        let mut response = sender
+            .send_request(request)
+            .await
+            .map_err(Problem::Upstream)?;
+        headers::strip(response.headers_mut());
+        Ok(response.map(|body| body.boxed()))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Incoming>, Problem> {
+        let first = self.first.take();
+        let stream = match first {
+            Some(stream) => stream,
+            None => self.judge.connect().await.map_err(Problem::Connect)?,
+        };
+        let handshake = client::Builder::new()
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(Problem::Upstream)?;
+        // It ends with its sender; what it fails with, the sender says too.
+        tokio::task::spawn_local(connection);
+        Ok(sender)
+    }
+}
+
+/// Why there is no answer from upstream.
+#[derive(Debug)]
+enum Problem {
+    Connect(io::Error),
+    Upstream(hyper::Error),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "no connection: {error}"),
+            Self::Upstream(error) => write!(
+                f,
+                "the server's answer is no HTTP, or it broke off: {error}"
+            ),
+        }
+    }
+}
+
+impl Authority {
+    fn header(&self) -> HeaderValue {
+        let text = if self.port == 80 {
+            self.name.to_string()
+        } else {
+            format!("{}:{}", self.name, self.port)
+        };
+        // A canonical name has nothing that a header may not have.
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+fn refusal(refused: &Refused, authority: &Authority) -> Response<Body> {
+    let (status, why) = match refused {
+        Refused::OtherHost => (
+            StatusCode::MISDIRECTED_REQUEST,
+            format!(
+                "this connection is to {}:{}, the request is not",
+                authority.name, authority.port
+            ),
+        ),
+        Refused::Method => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this is no proxy".to_owned(),
+        ),
+        Refused::Policy(rule) => (
+            StatusCode::FORBIDDEN,
+            format!(
+                "the sandbox's policy denies this request to {}:{}\n{rule}",
+                authority.name, authority.port
+            ),
+        ),
+    };
+    text(status, &why)
+}
+
+fn failure(problem: &Problem) -> Response<Body> {
+    text(StatusCode::BAD_GATEWAY, &problem.to_string())
+}
+
+fn text(status: StatusCode, text: &str) -> Response<Body> {
+    let body = Full::from(format!("cofferdam: {text}\n"))
+        .map_err(|never| match never {})
+        .boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+#[cfg(all(test, unix))]
+mod tests;

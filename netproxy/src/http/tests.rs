@@ -1,0 +1,294 @@
+//! The gate between a guest without a machine and a server on loopback.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy does not know `all(test, unix)`"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, channel};
+
+use super::*;
+use crate::egress;
+use crate::frame::DroppedFrame;
+use crate::gateway::Network;
+use crate::testkit::{Connection, Guest};
+
+const PORT: u16 = 80;
+
+/// Lets only GET and POST through, and nothing below `/secret`.
+struct Rules(SocketAddr);
+
+impl Judge for Rules {
+    fn judge(&self, method: &str, path: &str) -> Result<(), Refused> {
+        if path.starts_with("/secret") || !["GET", "POST"].contains(&method) {
+            return Err(Refused::Policy(format!("allow {method} {path}")));
+        }
+        Ok(())
+    }
+
+    fn misdirected(&self, _: &Refused) {}
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        TcpStream::connect(self.0).await
+    }
+}
+
+impl egress::Gate for Rules {
+    async fn connection(self: Rc<Self>, guest: GuestStream) {
+        let upstream = TcpStream::connect(self.0).await.unwrap();
+        guest.accept();
+        let authority = Authority {
+            name: HostName::parse("a.example").unwrap(),
+            port: PORT,
+        };
+        // What went wrong is the guest's business.
+        drop(serve(guest, upstream, authority, self).await);
+    }
+
+    fn dns(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn dropped(&self, _: DroppedFrame) {}
+}
+
+/// A server that answers each request with its path, and tells the heads that it saw. It ends a connection after `/bye`.
+fn server() -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let tell = tell.clone();
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                while let Some(head) = head(&mut stream, &mut bytes) {
+                    let path = head.split(' ').nth(1).unwrap().to_owned();
+                    let body = format!("this is {path}");
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nKeep-Alive: x\r\n\r\n{body}",
+                        body.len()
+                    );
+                    stream.write_all(answer.as_bytes()).unwrap();
+                    tell.send(head).unwrap();
+                    if path == "/bye" {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, told)
+}
+
+/// The next head from a stream. Bodies have the length that they say.
+fn head(stream: &mut std::net::TcpStream, bytes: &mut Vec<u8>) -> Option<String> {
+    let end = loop {
+        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        let mut piece = [0; 1000];
+        match stream.read(&mut piece).ok()? {
+            0 => return None,
+            len => bytes.extend_from_slice(&piece[..len]),
+        }
+    };
+    let head = String::from_utf8(bytes.drain(..end).collect()).unwrap();
+    let length = head
+        .to_lowercase()
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    while bytes.len() < length.unwrap_or(0) {
+        let mut piece = [0; 1000];
+        let len = stream.read(&mut piece).ok()?;
+        bytes.extend_from_slice(&piece[..len]);
+    }
+    bytes.drain(..length.unwrap_or(0));
+    Some(head)
+}
+
+fn guest(server: SocketAddr) -> Guest {
+    let (near, far) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            far.set_nonblocking(true).unwrap();
+            let link = tokio::net::UnixStream::from_std(far).unwrap();
+            egress::serve(link, Network::default(), Rc::new(Rules(server)))
+                .await
+                .unwrap();
+        });
+    });
+    Guest::new(near, Network::default()).unwrap()
+}
+
+fn connect(guest: &mut Guest) -> Connection {
+    let connection = guest.connect(SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), PORT));
+    assert!(guest.is_connected(connection));
+    connection
+}
+
+/// The status of the answer to a request on a connection of its own, and whether it reached the server.
+fn status(request: &str) -> (String, bool) {
+    let (address, told) = server();
+    let mut guest = guest(address);
+    let connection = connect(&mut guest);
+    assert!(guest.send(connection, request.as_bytes()));
+    let answer = String::from_utf8(guest.receive(connection, 1)).unwrap();
+    let status = answer.split(' ').nth(1).unwrap_or("none").to_owned();
+    (status, told.try_recv().is_ok())
+}
+
+#[test]
+fn what_is_for_this_host_and_allowed_gets_there_and_nothing_else_does() {
+    for (request, expected, arrives) in [
+        ("GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n", "200", true),
+        (
+            "GET http://a.example/x HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "200",
+            true,
+        ),
+        (
+            "POST /x HTTP/1.1\r\nHost: A.example.\r\nContent-Length: 2\r\n\r\nhi",
+            "200",
+            true,
+        ),
+        ("GET /x HTTP/1.0\r\n\r\n", "200", true),
+        ("GET /x HTTP/1.1\r\n\r\n", "421", false),
+        ("GET /x HTTP/1.1\r\nHost: b.example\r\n\r\n", "421", false),
+        (
+            "GET /x HTTP/1.1\r\nHost: a.example:8080\r\n\r\n",
+            "421",
+            false,
+        ),
+        (
+            "GET /x HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n",
+            "421",
+            false,
+        ),
+        (
+            "GET http://b.example/x HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "421",
+            false,
+        ),
+        (
+            "GET /secret/x HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "403",
+            false,
+        ),
+        (
+            "DELETE /x HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "403",
+            false,
+        ),
+        (
+            "CONNECT b.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "405",
+            false,
+        ),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "none", false),
+        (
+            "GET /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            "400",
+            false,
+        ),
+        ("GET /x HTTP/1.1\r\nHost : a.example\r\n\r\n", "400", false),
+        ("GET /x\0 HTTP/1.1\r\nHost: a.example\r\n\r\n", "400", false),
+        ("nonsense\r\n\r\n", "400", false),
+    ] {
+        assert_eq!(
+            status(request),
+            (expected.to_owned(), arrives),
+            "{request:?}"
+        );
+    }
+}
+
+#[test]
+fn every_request_on_a_connection_is_judged() {
+    let (address, told) = server();
+    let mut guest = guest(address);
+    let connection = connect(&mut guest);
+    for round in 0..100 {
+        let request = format!("GET /{round} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert!(guest.send(connection, request.as_bytes()));
+        let expected = format!("this is /{round}");
+        let answer = read_answer(&mut guest, connection);
+        assert!(answer.ends_with(&expected), "{answer}");
+        let denied = format!("GET /secret/{round} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert!(guest.send(connection, denied.as_bytes()));
+        let answer = read_answer(&mut guest, connection);
+        assert!(
+            answer.contains("403") && answer.contains("allow GET /secret/"),
+            "{answer}"
+        );
+        let other = "GET / HTTP/1.1\r\nHost: b.example\r\n\r\n";
+        assert!(guest.send(connection, other.as_bytes()));
+        assert!(read_answer(&mut guest, connection).contains("421"));
+    }
+    let seen: Vec<String> = told.try_iter().collect();
+    assert_eq!(seen.len(), 100);
+    assert!(
+        seen.iter()
+            .all(|head| !head.contains("secret") && head.contains("host: a.example")),
+        "{seen:?}"
+    );
+}
+
+/// One answer whose length it says.
+fn read_answer(guest: &mut Guest, connection: Connection) -> String {
+    let mut all = Vec::new();
+    loop {
+        let more = guest.receive(connection, 1);
+        assert!(!more.is_empty(), "{}", String::from_utf8_lossy(&all));
+        all.extend(more);
+        let text = String::from_utf8(all.clone()).unwrap();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        if body.len() >= length.unwrap() {
+            return text;
+        }
+    }
+}
+
+#[test]
+fn headers_of_one_connection_stay_there() {
+    let (address, told) = server();
+    let mut guest = guest(address);
+    let connection = connect(&mut guest);
+    let request = "GET /x HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade, X-Hop\r\nX-Hop: 1\r\nUpgrade: h2c\r\nProxy-Authorization: x\r\nAccept: y\r\n\r\n";
+    assert!(guest.send(connection, request.as_bytes()));
+    let answer = read_answer(&mut guest, connection);
+    assert!(!answer.to_lowercase().contains("keep-alive"), "{answer}");
+    let head = told.recv().unwrap().to_lowercase();
+    assert!(head.contains("accept: y"), "{head}");
+    for gone in ["x-hop", "upgrade", "proxy-authorization"] {
+        assert!(!head.contains(gone), "{head}");
+    }
+}
+
+#[test]
+fn a_server_that_ends_its_connection_is_connected_to_again() {
+    let (address, told) = server();
+    let mut guest = guest(address);
+    let connection = connect(&mut guest);
+    for path in ["/bye", "/again"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert!(guest.send(connection, request.as_bytes()));
+        let answer = read_answer(&mut guest, connection);
+        assert!(answer.ends_with(path), "{answer}");
+        told.recv().unwrap();
+        // The end is to be seen before the next request is sent.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,338 @@
+//! All of it put together: what the guest asks for is decided by policy, dialled, recognised, and then carried or judged.
+//!
+//! A connection goes one way: address -> name -> policy -> dial -> first bytes -> policy again, now that the scheme is known -> carried. It is not
+//! acknowledged to the guest before someone has taken it; whatever is denied is reset at once, and told.
+
+mod event;
+mod plain;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::address::{AddressRefusal, HostAddresses};
+use crate::dial::{self, AddressFilter, DialError, Resolver};
+use crate::dns::{self, Answer, Zone};
+use crate::egress::Gate;
+use crate::first_bytes::{FirstBytes, LONGEST_HELLO, recognise};
+use crate::frame::DroppedFrame;
+use crate::name::HostName;
+use crate::names::{HeldName, Names};
+use crate::policy::{Engine, Host, Reason, Scheme, Schemes, Verdict};
+use crate::relay::{Carried, relay, reset};
+use crate::stack::GuestStream;
+
+pub use event::{Denial, Destination, Flow, Observer, Why};
+
+/// How long a client may take to say what it speaks. Browsers connect ahead of need, and wait.
+const FIRST_BYTES_LIMIT: Duration = Duration::from_secs(60);
+
+/// A guest's way out.
+pub struct Proxy<R> {
+    engine: watch::Sender<Rc<Engine>>,
+    names: RefCell<Names>,
+    resolver: R,
+    /// The host's own addresses now.
+    own: Box<dyn Fn() -> HostAddresses>,
+    observer: Box<dyn Observer>,
+}
+
+impl<R: Resolver + 'static> Proxy<R> {
+    /// A way out by `engine`. `own` says which addresses the host has, whenever something is dialled.
+    pub fn new(
+        engine: Engine,
+        resolver: R,
+        own: Box<dyn Fn() -> HostAddresses>,
+        observer: Box<dyn Observer>,
+    ) -> Self {
+        Self {
+            engine: watch::Sender::new(Rc::new(engine)),
+            names: RefCell::new(Names::new(crate::names::Pool::default())),
+            resolver,
+            own,
+            observer,
+        }
+    }
+
+    /// Decides by `engine` from now on. Connections that it does not allow are broken.
+    pub fn replace(&self, engine: Engine) {
+        self.engine.send_replace(Rc::new(engine));
+    }
+
+    fn engine(&self) -> Rc<Engine> {
+        Rc::clone(&self.engine.borrow())
+    }
+
+    async fn serve(self: &Rc<Self>, guest: GuestStream, target: &Target) -> Result<Flow, Why> {
+        let begin = Instant::now();
+        let schemes = self.engine().schemes(&target.host, target.port);
+        if schemes.is_empty() {
+            return Err(Why::Policy(self.reason(target, target.usual_scheme())));
+        }
+        let mut upstream = self.dial(target).await?;
+        let address = upstream.peer_addr().ok();
+        guest.accept();
+        let scheme = self.recognise(&guest, target, schemes).await?;
+        let mut carried = Carried::default();
+        if scheme == Scheme::Http {
+            plain::serve(Rc::clone(self), guest, upstream, target).await;
+        } else {
+            let allowed = self.until_denied(target, scheme);
+            let is_denied = tokio::select! {
+                done = relay(&guest, &mut upstream, &mut carried) => {
+                    if done.is_err() {
+                        reset(&upstream);
+                    }
+                    false
+                }
+                () = allowed => true,
+            };
+            if is_denied {
+                reset(&upstream);
+                return Err(Why::Policy(self.reason(target, scheme)));
+            }
+        }
+        Ok(Flow {
+            scheme,
+            address,
+            carried,
+            duration: begin.elapsed(),
+        })
+    }
+
+    /// Resolves when the policy does not allow the connection any more.
+    async fn until_denied(&self, target: &Target, scheme: Scheme) {
+        let mut engine = self.engine.subscribe();
+        let denies = |engine: &Rc<Engine>| {
+            let decision = engine.connection(&target.host, target.port, scheme);
+            !decision.verdict.permits()
+        };
+        // The sender is ours, so it is there.
+        let _ = engine.wait_for(denies).await;
+    }
+
+    async fn dial(&self, target: &Target) -> Result<TcpStream, Why> {
+        let decided = self.engine();
+        let service = Scheme::ALL.into_iter().find_map(|scheme| {
+            let decision = decided.connection(&target.host, target.port, scheme);
+            decision.service.filter(|_| decision.verdict.permits())
+        });
+        let filter = Public(&self.own);
+        match (service, &target.host) {
+            (Some(address), _) => connect(address).await,
+            (None, Host::Name(name)) => {
+                Ok(dial::dial(name, target.port, &self.resolver, &filter).await?)
+            }
+            (None, Host::Address(address)) => {
+                filter
+                    .check(*address)
+                    .map_err(|why| Why::Address(why.to_string()))?;
+                connect(SocketAddr::new(*address, target.port)).await
+            }
+        }
+    }
+
+    /// What the guest speaks, if that is allowed. What may be anything is not looked at: its server may be the one to speak first.
+    async fn recognise(
+        &self,
+        guest: &GuestStream,
+        target: &Target,
+        schemes: Schemes,
+    ) -> Result<Scheme, Why> {
+        if schemes.contains(Scheme::Tcp) {
+            return Ok(Scheme::Tcp);
+        }
+        let look = |bytes: &[u8]| match recognise(bytes) {
+            None if bytes.len() > LONGEST_HELLO => Some(FirstBytes::Unknown),
+            seen => seen,
+        };
+        let seen = match timeout(FIRST_BYTES_LIMIT, guest.peek(look)).await {
+            Ok(Ok(Some(seen))) => seen,
+            // It said nothing, which is nobody's fault.
+            Ok(Ok(None) | Err(_)) | Err(_) => return Err(Why::Silent),
+        };
+        let scheme = match seen {
+            FirstBytes::Http => Scheme::Http,
+            FirstBytes::Tls(name) if Host::Name(name.clone()) == target.host => Scheme::Https,
+            FirstBytes::Tls(name) => return Err(Why::OtherName(name)),
+            FirstBytes::TlsWithoutName => return Err(Why::NoName),
+            FirstBytes::Unknown => return Err(Why::UnknownProtocol),
+        };
+        if schemes.contains(scheme) {
+            Ok(scheme)
+        } else {
+            Err(Why::Policy(self.reason(target, scheme)))
+        }
+    }
+
+    fn reason(&self, target: &Target, scheme: Scheme) -> Reason {
+        match self
+            .engine()
+            .connection(&target.host, target.port, scheme)
+            .verdict
+        {
+            Verdict::Deny(reason) | Verdict::Audited(reason) => reason,
+            // Another scheme is denied, not this one.
+            _ => Reason::Scheme,
+        }
+    }
+
+    /// Whom the guest means by an address.
+    fn target(&self, guest: &GuestStream) -> Target {
+        let to = guest.destination();
+        let held = self.names.borrow().hold(*to.ip());
+        let host = match &held {
+            Some(held) => Host::Name(held.name().clone()),
+            None => Host::Address(IpAddr::V4(*to.ip())),
+        };
+        Target {
+            host,
+            port: to.port(),
+            held,
+        }
+    }
+}
+
+/// Whom a connection is to.
+struct Target {
+    host: Host,
+    port: u16,
+    /// As long as the connection lasts, the address goes on standing for the name.
+    held: Option<HeldName>,
+}
+
+impl Target {
+    /// What is probably spoken there.
+    const fn usual_scheme(&self) -> Scheme {
+        if self.port == 80 {
+            Scheme::Http
+        } else {
+            Scheme::Https
+        }
+    }
+
+    fn copy(&self) -> Self {
+        Self {
+            host: self.host.clone(),
+            port: self.port,
+            held: self.held.clone(),
+        }
+    }
+
+    fn destination(&self) -> Destination {
+        Destination {
+            host: self.host.clone(),
+            port: self.port,
+        }
+    }
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, Why> {
+    let connected = timeout(dial::CONNECT_LIMIT, TcpStream::connect(address)).await;
+    let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let stream = stream.map_err(DialError::Unreachable)?;
+    // Without it the connection is as good, if slower.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// Lets public addresses pass that are not the host's.
+struct Public<'p>(&'p dyn Fn() -> HostAddresses);
+
+impl AddressFilter for Public<'_> {
+    type Refusal = AddressRefusal;
+
+    fn check(&self, address: IpAddr) -> Result<(), AddressRefusal> {
+        self.0().check(address)
+    }
+}
+
+impl<R: Resolver + 'static> Gate for Proxy<R> {
+    async fn connection(self: Rc<Self>, guest: GuestStream) {
+        let target = self.target(&guest);
+        match self.serve(guest, &target).await {
+            Ok(flow) => self.observer.ended(&target.destination(), &flow),
+            Err(why) => self.tell(&target, None, why),
+        }
+    }
+
+    fn dns(&self, query: &[u8]) -> Option<Vec<u8>> {
+        let engine = self.engine();
+        let mut zone = Permitted {
+            proxy: self,
+            engine: &engine,
+        };
+        dns::answer(query, &mut zone)
+    }
+
+    fn dropped(&self, why: DroppedFrame) {
+        self.observer.dropped(why);
+    }
+}
+
+impl<R: Resolver + 'static> Proxy<R> {
+    fn tell(&self, target: &Target, request: Option<(&str, &str)>, why: Why) {
+        let rule = match why {
+            Why::Policy(_) => {
+                let (engine, scheme) = (self.engine(), target.usual_scheme());
+                suggestion(&engine, &target.host, target.port, scheme, request)
+            }
+            _ => None,
+        };
+        let denial = Denial {
+            destination: target.destination(),
+            request: request.map(|(method, path)| (method.to_owned(), path.to_owned())),
+            why,
+            rule,
+        };
+        self.observer.denied(&denial);
+    }
+}
+
+/// A rule that would allow something, as it is written in a file.
+fn suggestion(
+    engine: &Engine,
+    host: &Host,
+    port: u16,
+    scheme: Scheme,
+    request: Option<(&str, &str)>,
+) -> Option<String> {
+    let rule = engine.suggestion(host, port, scheme, request)?;
+    Some(rule.to_table())
+}
+
+/// The names that the policy may allow.
+struct Permitted<'p, R> {
+    proxy: &'p Proxy<R>,
+    engine: &'p Engine,
+}
+
+impl<R: Resolver + 'static> Zone for Permitted<'_, R> {
+    fn resolve(&mut self, name: &HostName) -> Answer {
+        if !self.engine.may_resolve(name) {
+            let rule = suggestion(self.engine, &name.clone().into(), 443, Scheme::Https, None);
+            self.proxy.observer.denied(&Denial::name(name, rule));
+            return Answer::Denied;
+        }
+        let address: Option<Ipv4Addr> = self.proxy.names.borrow_mut().give(name, Instant::now());
+        address.map_or(Answer::Unavailable, Answer::Address)
+    }
+}
+
+impl<R> fmt::Debug for Proxy<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("names", &self.names.borrow().len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests;

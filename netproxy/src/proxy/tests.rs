@@ -1,0 +1,336 @@
+//! A guest without a machine, a policy, and servers on loopback that count what reaches them.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy does not know `all(test, unix)`"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddrV4, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+use crate::egress;
+use crate::gateway::Network;
+use crate::policy::{Abilities, Layers, Origin, Policy};
+use crate::testkit::{Connection, End, Guest};
+
+/// Every name is at one address.
+struct Everything(IpAddr);
+
+impl Resolver for Everything {
+    async fn resolve(&self, _: &HostName) -> io::Result<Vec<IpAddr>> {
+        Ok(vec![self.0])
+    }
+}
+
+/// Says in a line what it was told.
+struct Lines(Sender<String>);
+
+impl Observer for Lines {
+    fn denied(&self, denial: &Denial) {
+        let request = denial
+            .request
+            .as_ref()
+            .map(|(method, path)| format!(" {method} {path}"));
+        let line = format!(
+            "{}{}: {}",
+            denial.destination,
+            request.unwrap_or_default(),
+            denial.why
+        );
+        // A test that has seen enough does not listen any more.
+        drop(self.0.send(line));
+    }
+
+    fn ended(&self, destination: &Destination, flow: &Flow) {
+        let Carried { sent, received } = flow.carried;
+        drop(self.0.send(format!(
+            "{destination} {}: {sent} sent, {received} received",
+            flow.scheme
+        )));
+    }
+
+    fn dropped(&self, _: DroppedFrame) {}
+}
+
+fn engine(policy: &str) -> Engine {
+    let layers = Layers {
+        sandbox: Some(Policy::parse(policy.as_bytes(), Origin::new("test")).unwrap()),
+        ..Layers::default()
+    };
+    let is_public = |address| crate::address::check(address).is_ok();
+    Engine::compile(
+        &layers,
+        Abilities {
+            intercepts_tls: false,
+        },
+        is_public,
+    )
+    .unwrap()
+}
+
+struct Bench {
+    guest: Guest,
+    told: Receiver<String>,
+    /// Another policy for the proxy.
+    policies: tokio::sync::mpsc::UnboundedSender<String>,
+}
+
+impl Bench {
+    fn new(policy: &str) -> Self {
+        let (near, far) = UnixStream::pair().unwrap();
+        let (tell, told) = channel();
+        let (policies, mut next) = tokio::sync::mpsc::unbounded_channel::<String>();
+        let engine = engine(policy);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                far.set_nonblocking(true).unwrap();
+                let link = tokio::net::UnixStream::from_std(far).unwrap();
+                let resolver = Everything("127.0.0.1".parse().unwrap());
+                let proxy = Rc::new(Proxy::new(
+                    engine,
+                    resolver,
+                    Box::new(HostAddresses::default),
+                    Box::new(Lines(tell)),
+                ));
+                let served = egress::serve(link, Network::default(), Rc::clone(&proxy));
+                tokio::pin!(served);
+                loop {
+                    tokio::select! {
+                        _ = &mut served => return,
+                        Some(policy) = next.recv() => proxy.replace(self::engine(&policy)),
+                    }
+                }
+            });
+        });
+        Self {
+            guest: Guest::new(near, Network::default()).unwrap(),
+            told,
+            policies,
+        }
+    }
+
+    /// A connection to a name, which has to have an address.
+    fn connect(&mut self, name: &str, port: u16) -> Connection {
+        let address = self.guest.resolve(name).unwrap();
+        self.guest.connect(SocketAddrV4::new(address, port))
+    }
+
+    fn told(&self) -> String {
+        self.told.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+}
+
+/// A server that sends back what it gets until the other side ends, and tells how much it was.
+fn echo() -> (SocketAddr, Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let tell = tell.clone();
+            std::thread::spawn(move || {
+                let (mut piece, mut all) = ([0; 4096], 0);
+                while let Ok(len @ 1..) = stream.read(&mut piece) {
+                    all += len;
+                    if stream.write_all(&piece[..len]).is_err() {
+                        break;
+                    }
+                }
+                let _ = tell.send(all);
+            });
+        }
+    });
+    (address, told)
+}
+
+fn service(name: &str, address: SocketAddr, scheme: &str, port: u16) -> String {
+    format!(
+        "[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nscheme = \"{scheme}\"\nports = [{port}]\n"
+    )
+}
+
+/// What a TLS client says first.
+fn hello(name: &str) -> Vec<u8> {
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = builder
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = name.to_owned().try_into().unwrap();
+    let mut client = ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn without_a_policy_there_is_nothing() {
+    let mut bench = Bench::new("");
+    assert_eq!(bench.guest.resolve("a.example"), None);
+    assert_eq!(bench.told(), "a.example: no rule allows this host");
+    for address in [
+        "1.1.1.1:443",
+        "127.0.0.1:80",
+        "198.18.0.1:443",
+        "100.64.0.1:80",
+        "169.254.169.254:80",
+    ] {
+        let connection = bench.guest.connect(address.parse().unwrap());
+        assert!(!bench.guest.is_connected(connection), "{address}");
+        assert_eq!(bench.told(), format!("{address}: no rule allows this host"));
+    }
+}
+
+#[test]
+fn names_resolve_that_can_be_allowed_and_no_others() {
+    let mut bench =
+        Bench::new("[[allow]]\nhost = \"a.example\"\n[[allow]]\nhost = \"*.b.example\"\n");
+    for (name, is_there) in [
+        ("a.example", true),
+        ("A.EXAMPLE", true),
+        ("x.a.example", false),
+        ("b.example", false),
+        ("x.b.example", true),
+        ("x.y.b.example", true),
+        ("xb.example", false),
+        ("example", false),
+    ] {
+        assert_eq!(bench.guest.resolve(name).is_some(), is_there, "{name}");
+    }
+    let (one, other) = (
+        bench.guest.resolve("a.example"),
+        bench.guest.resolve("x.b.example"),
+    );
+    assert_ne!(one, other);
+}
+
+#[test]
+fn what_is_allowed_is_carried() {
+    let (server, told) = echo();
+    let mut bench = Bench::new(&service("a.host", server, "tcp", 7));
+    let connection = bench.connect("a.host", 7);
+    assert!(bench.guest.is_connected(connection));
+    assert!(bench.guest.send(connection, b"hello"));
+    assert_eq!(bench.guest.receive(connection, 5), b"hello");
+    bench.guest.finish(connection);
+    assert_eq!(
+        bench.guest.receive_all(connection),
+        (Vec::new(), Some(End::Finished))
+    );
+    assert_eq!(told.recv().unwrap(), 5);
+    assert_eq!(bench.told(), "a.host:7 tcp: 5 sent, 5 received");
+    let other = bench.connect("a.host", 8);
+    assert!(!bench.guest.is_connected(other));
+    assert_eq!(
+        bench.told(),
+        "a.host:8: no rule allows this port of the host"
+    );
+}
+
+#[test]
+fn a_name_that_leads_to_the_host_leads_nowhere() {
+    let (server, told) = echo();
+    let port = server.port();
+    let mut bench = Bench::new(&format!(
+        "[[allow]]\nhost = \"a.example\"\nscheme = \"tcp\"\nports = [{port}]\n"
+    ));
+    let connection = bench.connect("a.example", port);
+    assert!(!bench.guest.is_connected(connection));
+    assert!(bench.told().contains("127.0.0.1 may not be dialled"));
+    assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
+}
+
+#[test]
+fn tls_is_for_the_name_that_the_connection_is_to() {
+    let (server, told) = echo();
+    let policy = service("a.host", server, "https", 443) + &service("b.host", server, "https", 443);
+    let mut bench = Bench::new(&policy);
+    let connection = bench.connect("a.host", 443);
+    let sent = hello("a.host");
+    assert!(bench.guest.send(connection, &sent));
+    assert_eq!(bench.guest.receive(connection, sent.len()), sent);
+    bench.guest.finish(connection);
+    assert_eq!(bench.guest.receive_all(connection).1, Some(End::Finished));
+    assert_eq!(told.recv().unwrap(), sent.len());
+    bench.told();
+    for (bytes, why) in [
+        (hello("b.host"), "TLS for another name: b.host"),
+        (hello("192.0.2.1"), "TLS that does not say for which name"),
+        (
+            b"GET / HTTP/1.1\r\nHost: a.host\r\n\r\n".to_vec(),
+            "no rule allows this scheme on this port of the host",
+        ),
+        (
+            b"SSH-2.0-x\r\n".to_vec(),
+            "neither TLS nor HTTP, which is all that is allowed",
+        ),
+    ] {
+        let connection = bench.connect("a.host", 443);
+        assert!(bench.guest.send(connection, &bytes));
+        assert_eq!(
+            bench.guest.receive_all(connection),
+            (Vec::new(), Some(End::Reset))
+        );
+        assert_eq!(bench.told(), format!("a.host:443: {why}"));
+        assert_eq!(told.recv().unwrap(), 0, "{why}");
+    }
+}
+
+#[test]
+fn requests_are_judged_by_method_and_path() {
+    let (server, _told) = echo();
+    let policy = service("a.host", server, "http", 80)
+        + "[[deny]]\nhost = \"a.host\"\nscheme = \"http\"\npaths = [\"/secret/**\"]\n";
+    let mut bench = Bench::new(&policy);
+    let connection = bench.connect("a.host", 80);
+    assert!(bench.guest.send(
+        connection,
+        b"GET /secret/x HTTP/1.1\r\nHost: a.host\r\n\r\n"
+    ));
+    let answer = String::from_utf8(bench.guest.receive(connection, 1)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert_eq!(bench.told(), "a.host:80 GET /secret/x: a rule denies it");
+    assert!(
+        bench
+            .guest
+            .send(connection, b"GET / HTTP/1.1\r\nHost: b.host\r\n\r\n")
+    );
+    let answer = String::from_utf8(bench.guest.receive(connection, 1)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+    assert_eq!(
+        bench.told(),
+        "a.host:80: a request for another host than the connection is to"
+    );
+}
+
+#[test]
+fn a_new_policy_ends_what_it_does_not_allow() {
+    let (server, told) = echo();
+    let policy = service("a.host", server, "tcp", 7);
+    let mut bench = Bench::new(&(policy.clone() + &service("b.host", server, "tcp", 7)));
+    let connections = ["a.host", "b.host"].map(|name| bench.connect(name, 7));
+    for connection in connections {
+        assert!(bench.guest.send(connection, b"x"));
+        assert_eq!(bench.guest.receive(connection, 1), b"x");
+    }
+    bench.policies.send(policy).unwrap();
+    assert_eq!(
+        bench.guest.receive_all(connections[1]),
+        (Vec::new(), Some(End::Reset))
+    );
+    assert_eq!(bench.told(), "b.host:7: no rule allows this host");
+    assert_eq!(told.recv().unwrap(), 1);
+    assert!(bench.guest.send(connections[0], b"y"));
+    assert_eq!(bench.guest.receive(connections[0], 1), b"y");
+    assert_eq!(bench.guest.resolve("b.host"), None);
+}

@@ -1,0 +1,324 @@
+//! The guest's side: frames in, answers and connections out, without I/O of its own.
+
+mod schedule;
+mod stream;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddrV4;
+use std::rc::Rc;
+
+use smoltcp::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+use crate::frame::{self, DroppedFrame, Packet, Segment};
+use crate::gateway::{self, Network, Outbox};
+use crate::link::Offloads;
+use crate::tcp::{self, Connection};
+use schedule::Schedule;
+
+pub use stream::GuestStream;
+
+/// Most connections of a guest at a time.
+pub const MAX_CONNECTIONS: usize = 4096;
+/// Most of them that wait for their other side. Beyond that a guest's attempts are not answered; it repeats them.
+pub const MAX_OPENING: usize = 256;
+
+/// How long a guest may take to end a connection whose other side has ended.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
+
+/// Which connection: the guest's port and what it is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    from: u16,
+    to: SocketAddrV4,
+}
+
+impl Key {
+    const fn of(segment: &Segment<'_>) -> Self {
+        Self {
+            from: segment.from,
+            to: segment.to,
+        }
+    }
+}
+
+/// What a frame asks of someone else.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A connection, which is to be accepted or refused.
+    Connection(GuestStream),
+    /// An answer by [`Stack::answer_dns`] to this port.
+    Dns { from: u16, query: Vec<u8> },
+}
+
+/// The guest's side. A handle; all of them are the same.
+#[derive(Clone)]
+pub(crate) struct Stack {
+    inner: Rc<RefCell<Inner>>,
+    /// Told when a connection has something to send.
+    due: Rc<Notify>,
+}
+
+struct Inner {
+    network: Network,
+    offloads: Offloads,
+    /// Records for the guest.
+    out: Vec<u8>,
+    connections: HashMap<Key, Slot>,
+    opening: usize,
+    next_id: u64,
+    schedule: Schedule,
+}
+
+struct Slot {
+    id: u64,
+    connection: Connection,
+    is_opening: bool,
+    /// Since when nobody holds its stream any more.
+    orphaned: Option<Instant>,
+}
+
+impl Stack {
+    pub(crate) fn new(network: Network) -> Self {
+        let inner = Inner {
+            network,
+            offloads: Offloads::default(),
+            out: Vec::new(),
+            connections: HashMap::new(),
+            opening: 0,
+            next_id: 0,
+            schedule: Schedule::default(),
+        };
+        Self {
+            inner: Rc::new(RefCell::new(inner)),
+            due: Rc::default(),
+        }
+    }
+
+    /// Begins anew with another driver: the connections of the one before are gone.
+    pub(crate) fn start(&self, offloads: Offloads) {
+        let mut inner = self.inner.borrow_mut();
+        inner.offloads = offloads;
+        // Their holders learn it when they ask next.
+        let connections = std::mem::take(&mut inner.connections);
+        inner.opening = 0;
+        inner.out.clear();
+        drop(inner);
+        for (_, mut slot) in connections {
+            slot.connection.abort();
+        }
+    }
+
+    /// Takes a frame of the guest's.
+    ///
+    /// # Errors
+    ///
+    /// It goes nowhere.
+    pub(crate) fn receive(
+        &self,
+        frame: &[u8],
+        now: Instant,
+    ) -> Result<Option<Request>, DroppedFrame> {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        let mut outbox = Outbox {
+            network: &inner.network,
+            out: &mut inner.out,
+        };
+        match frame::parse(frame, outbox.network)? {
+            Packet::WhoIsGateway => outbox.arp_reply(),
+            Packet::Dhcp(message) => gateway::answer_dhcp(message, &mut outbox),
+            Packet::Echo(request) => outbox.echo_reply(request),
+            Packet::Dns { from, query } => {
+                return Ok(Some(Request::Dns {
+                    from,
+                    query: query.to_vec(),
+                }));
+            }
+            Packet::Tcp(segment) => return Ok(self.receive_segment(inner, &segment, now)),
+        }
+        Ok(None)
+    }
+
+    fn receive_segment(
+        &self,
+        inner: &mut Inner,
+        segment: &Segment<'_>,
+        now: Instant,
+    ) -> Option<Request> {
+        let key = Key::of(segment);
+        if segment.opens
+            && inner
+                .connections
+                .get(&key)
+                .is_some_and(|slot| slot.connection.is_over())
+        {
+            inner.remove(key);
+        }
+        if inner.connections.contains_key(&key) {
+            inner.with(key, |slot, offloads, outbox| {
+                slot.connection.receive(segment, offloads, now, outbox);
+            });
+            self.make_due(inner, key);
+            return None;
+        }
+        if !segment.opens || inner.connections.len() >= MAX_CONNECTIONS {
+            let mut outbox = Outbox {
+                network: &inner.network,
+                out: &mut inner.out,
+            };
+            tcp::refuse(segment, now, &mut outbox);
+            return None;
+        }
+        if inner.opening >= MAX_OPENING {
+            return None;
+        }
+        let id = inner.open(segment, now);
+        Some(Request::Connection(GuestStream::new(self.clone(), key, id)))
+    }
+
+    /// Sends a DNS answer to one of the guest's ports.
+    pub(crate) fn answer_dns(&self, to: u16, answer: &[u8]) {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        let guest = inner.network.guest;
+        Outbox {
+            network: &inner.network,
+            out: &mut inner.out,
+        }
+        .udp(53, guest, to, answer);
+    }
+
+    /// Lets every connection send that has something to send at `now`. Says when the next one will have.
+    pub(crate) fn send_due(&self, now: Instant) -> Option<Instant> {
+        let mut inner = self.inner.borrow_mut();
+        while let Some(key) = inner.schedule.next_due(now) {
+            if !inner.send(key, now) {
+                break;
+            }
+        }
+        inner.schedule.next()
+    }
+
+    /// Resolves when a connection has something to send.
+    pub(crate) async fn due(&self) {
+        self.due.notified().await;
+    }
+
+    /// Lets `send` send records for the guest; it says how many bytes it sent.
+    pub(crate) fn flush<E>(&self, send: impl FnOnce(&[u8]) -> Result<usize, E>) -> Result<(), E> {
+        let mut inner = self.inner.borrow_mut();
+        let sent = send(&inner.out)?;
+        inner.out.drain(..sent);
+        Ok(())
+    }
+
+    /// Bytes that wait to be sent to the guest.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inner.borrow().out.len()
+    }
+
+    fn make_due(&self, inner: &mut Inner, key: Key) {
+        if inner.schedule.add_now(key) {
+            self.due.notify_one();
+        }
+    }
+}
+
+impl Inner {
+    fn open(&mut self, segment: &Segment<'_>, now: Instant) -> u64 {
+        let (key, id, offloads) = (Key::of(segment), self.next_id, self.offloads);
+        self.next_id += 1;
+        let mut outbox = Outbox {
+            network: &self.network,
+            out: &mut self.out,
+        };
+        let mut connection = Connection::open(segment.to, offloads, seed(), now, &mut outbox);
+        connection.receive(segment, offloads, now, &mut outbox);
+        self.opening += 1;
+        self.connections.insert(
+            key,
+            Slot {
+                id,
+                connection,
+                is_opening: true,
+                orphaned: None,
+            },
+        );
+        id
+    }
+
+    /// Sends what a connection has to send. False: there is no more room, and it keeps its turn.
+    fn send(&mut self, key: Key, now: Instant) -> bool {
+        let Some((next, is_over)) = self.with(key, |slot, offloads, outbox| {
+            if slot
+                .orphaned
+                .is_some_and(|since| now >= since + ORPHAN_LIMIT)
+            {
+                slot.connection.abort();
+            }
+            slot.connection.send_due(offloads, now, outbox);
+            let end = slot.orphaned.map(|since| since + ORPHAN_LIMIT);
+            let next = slot.connection.next_due(now).into_iter().chain(end).min();
+            (next, slot.connection.is_over() && slot.orphaned.is_some())
+        }) else {
+            return true;
+        };
+        if is_over {
+            self.remove(key);
+            return true;
+        }
+        match next {
+            Some(at) if at <= now => {
+                self.schedule.add_now(key);
+                return self.out.len() < tcp::MAX_WAITING;
+            }
+            Some(at) => self.schedule.add(key, at),
+            None => {}
+        }
+        true
+    }
+
+    fn with<R>(
+        &mut self,
+        key: Key,
+        act: impl FnOnce(&mut Slot, Offloads, &mut Outbox<'_>) -> R,
+    ) -> Option<R> {
+        let slot = self.connections.get_mut(&key)?;
+        let mut outbox = Outbox {
+            network: &self.network,
+            out: &mut self.out,
+        };
+        Some(act(slot, self.offloads, &mut outbox))
+    }
+
+    /// The slot of the connection with this number, if it still is there.
+    fn slot(&mut self, key: Key, id: u64) -> Option<&mut Slot> {
+        self.connections.get_mut(&key).filter(|slot| slot.id == id)
+    }
+
+    fn remove(&mut self, key: Key) {
+        if self
+            .connections
+            .remove(&key)
+            .is_some_and(|slot| slot.is_opening)
+        {
+            self.opening -= 1;
+        }
+    }
+}
+
+/// Unpredictable, so that nobody guesses sequence numbers.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Without entropy the process's own table seeds are still keyed by the system's.
+    if getrandom::fill(&mut bytes).is_err() {
+        use std::hash::{BuildHasher as _, RandomState};
+        return RandomState::new().hash_one(0);
+    }
+    u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests;

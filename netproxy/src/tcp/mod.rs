@@ -1,0 +1,196 @@
+//! The near end of one connection of the guest's: TCP over smoltcp, without I/O of its own.
+//!
+//! Each connection is an interface of its own with one socket: a segment is taken to its connection by a hash table instead of by
+//! asking every socket, and no connection sees another's sequence numbers, timers or buffers.
+
+mod wire;
+
+use std::net::SocketAddrV4;
+use std::task::Waker;
+
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{RecvError, SendError, Socket, SocketBuffer, State};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{HardwareAddress, IpCidr};
+
+use crate::frame::Segment;
+use crate::gateway::Outbox;
+use crate::link::Offloads;
+use wire::Wire;
+
+pub(crate) use wire::MAX_WAITING;
+
+/// Bytes that wait for the guest, and as many that wait for the other side. The pages of an idle connection's are not touched.
+const BUFFER_LEN: usize = 512 << 10;
+/// A guest that does not acknowledge for so long is gone.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+/// The near end of a connection that the guest opened.
+pub(crate) struct Connection {
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    socket: SocketHandle,
+}
+
+impl Connection {
+    /// Takes the segment that opens a connection. The guest hears nothing of it until [`Self::accept`] or [`Self::abort`].
+    ///
+    /// `seed` makes the first sequence number; it must not be guessable (RFC 6528).
+    pub(crate) fn open(
+        to: SocketAddrV4,
+        offloads: Offloads,
+        seed: u64,
+        now: Instant,
+        outbox: &mut Outbox<'_>,
+    ) -> Self {
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mut wire = Wire::new(None, offloads, outbox);
+        let mut interface = Interface::new(config, &mut wire, now);
+        interface.update_ip_addrs(|addresses| {
+            // The first of two places: the list is new.
+            let _ = addresses.push(IpCidr::new((*to.ip()).into(), 0));
+        });
+        let mut socket = Socket::new(
+            SocketBuffer::new(vec![0; BUFFER_LEN]),
+            SocketBuffer::new(vec![0; BUFFER_LEN]),
+        );
+        socket.pause_synack(true);
+        socket.set_nagle_enabled(false);
+        socket.set_timeout(Some(UNACKNOWLEDGED));
+        // Refused are only the port 0, which no segment that gets here has, and sockets in use.
+        let _ = socket.listen((*to.ip(), to.port()));
+        let mut sockets = SocketSet::new(Vec::with_capacity(1));
+        let socket = sockets.add(socket);
+        Self {
+            interface,
+            sockets,
+            socket,
+        }
+    }
+
+    /// Takes a segment of the guest's.
+    pub(crate) fn receive(
+        &mut self,
+        segment: &Segment<'_>,
+        offloads: Offloads,
+        now: Instant,
+        outbox: &mut Outbox<'_>,
+    ) {
+        let mut wire = Wire::new(Some(segment.ip), offloads, outbox);
+        self.interface
+            .poll_ingress_single(now, &mut wire, &mut self.sockets);
+    }
+
+    /// Sends what is to be sent, as far as there is room.
+    pub(crate) fn send_due(&mut self, offloads: Offloads, now: Instant, outbox: &mut Outbox<'_>) {
+        let mut wire = Wire::new(None, offloads, outbox);
+        self.interface
+            .poll_egress(now, &mut wire, &mut self.sockets);
+    }
+
+    /// When there is something to send again if nothing happens before. `None`: not by itself.
+    pub(crate) fn next_due(&mut self, now: Instant) -> Option<Instant> {
+        self.interface.poll_at(now, &self.sockets)
+    }
+
+    /// Tells the guest that the connection stands.
+    pub(crate) fn accept(&mut self) {
+        self.socket().pause_synack(false);
+    }
+
+    /// Tells the guest that the connection is refused, or broken.
+    pub(crate) fn abort(&mut self) {
+        let socket = self.socket();
+        socket.pause_synack(false);
+        socket.abort();
+    }
+
+    /// Tells the guest that nothing more comes.
+    pub(crate) fn close(&mut self) {
+        self.socket().close();
+    }
+
+    /// Whether nothing is left to do: neither side will say anything, and all that was said is acknowledged.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(
+            self.peek().state(),
+            State::Closed | State::TimeWait | State::Listen
+        )
+    }
+
+    /// Whether this side has said its last: what is left is the guest's to acknowledge.
+    pub(crate) fn is_closing(&self) -> bool {
+        use State::{Closed, Closing, FinWait1, FinWait2, LastAck, TimeWait};
+        let state = self.peek().state();
+        matches!(
+            state,
+            Closed | TimeWait | LastAck | Closing | FinWait1 | FinWait2
+        )
+    }
+
+    /// Whether the guest may send more than is there already, and has room to.
+    pub(crate) fn may_take_more(&self) -> bool {
+        let socket = self.peek();
+        socket.may_recv()
+            && socket.recv_queue() < socket.recv_capacity()
+            && socket.state() != State::CloseWait
+    }
+
+    /// Lets `take` have bytes that the guest sent; it says how many it took. `None`: there are none now. `Some(Err)`: none will come
+    /// any more, because the guest said so (`Finished`) or because the connection broke.
+    pub(crate) fn take<R>(
+        &mut self,
+        take: impl FnOnce(&mut [u8]) -> (usize, R),
+    ) -> Option<Result<R, RecvError>> {
+        let socket = self.socket();
+        if !socket.can_recv() && socket.may_recv() || socket.state() == State::SynReceived {
+            return None;
+        }
+        Some(socket.recv(take))
+    }
+
+    /// Lets `give` fill room for bytes to the guest; it says how many it gave. `None`: there is no room now.
+    pub(crate) fn give<R>(
+        &mut self,
+        give: impl FnOnce(&mut [u8]) -> (usize, R),
+    ) -> Option<Result<R, SendError>> {
+        let socket = self.socket();
+        if !socket.can_send() && (socket.may_send() || socket.state() == State::SynReceived) {
+            return None;
+        }
+        Some(socket.send(give))
+    }
+
+    /// Wakes `waker` once when the guest sent something, or will not any more.
+    pub(crate) fn wake_to_take(&mut self, waker: &Waker) {
+        self.socket().register_recv_waker(waker);
+    }
+
+    /// Wakes `waker` once when there is room for more to the guest, or never will be.
+    pub(crate) fn wake_to_give(&mut self, waker: &Waker) {
+        self.socket().register_send_waker(waker);
+    }
+
+    fn socket(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.socket)
+    }
+
+    fn peek(&self) -> &Socket<'static> {
+        self.sockets.get(self.socket)
+    }
+}
+
+/// Refuses a segment of no connection.
+pub(crate) fn refuse(segment: &Segment<'_>, now: Instant, outbox: &mut Outbox<'_>) {
+    let offloads = Offloads::default();
+    let mut wire = Wire::new(Some(segment.ip), offloads, outbox);
+    let mut interface = Interface::new(Config::new(HardwareAddress::Ip), &mut wire, now);
+    interface.update_ip_addrs(|addresses| {
+        let _ = addresses.push(IpCidr::new((*segment.to.ip()).into(), 0));
+    });
+    interface.poll_ingress_single(now, &mut wire, &mut SocketSet::new(Vec::new()));
+}
+
+#[cfg(test)]
+mod tests;

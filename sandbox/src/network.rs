@@ -1,0 +1,122 @@
+//! The guest's network: what it may reach, and what it was kept from.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::plan::PolicyLayer;
+use netproxy::policy::{Abilities, Engine, Layers, Origin, Policy, Quota};
+
+/// What a guest may connect to, as text in the form of [`netproxy::policy`], in up to three layers. Without any it may connect to nothing, and
+/// names do not resolve.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[must_use = "a policy does nothing until a sandbox is started with it"]
+pub struct NetworkPolicy {
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// A layer of a policy, as it was written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Layer {
+    pub(crate) whose: PolicyLayer,
+    /// Where it was written, for messages.
+    pub(crate) origin: String,
+    pub(crate) text: Vec<u8>,
+}
+
+impl NetworkPolicy {
+    /// Denies everything.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the host user's policy for all sandboxes, written in `origin`.
+    pub fn global(self, origin: &str, text: impl Into<Vec<u8>>) -> Self {
+        self.with(PolicyLayer::Global, origin, text.into())
+    }
+
+    /// Adds this sandbox's policy, written in `origin`.
+    pub fn sandbox(self, origin: &str, text: impl Into<Vec<u8>>) -> Self {
+        self.with(PolicyLayer::Sandbox, origin, text.into())
+    }
+
+    /// Adds the policy of the repository that the guest works on, written in `origin`. It can only tighten the others.
+    pub fn repository(self, origin: &str, text: impl Into<Vec<u8>>) -> Self {
+        self.with(PolicyLayer::Repository, origin, text.into())
+    }
+
+    fn with(mut self, whose: PolicyLayer, origin: &str, text: Vec<u8>) -> Self {
+        self.layers.retain(|layer| layer.whose != whose);
+        let origin = origin.to_owned();
+        self.layers.push(Layer {
+            whose,
+            origin,
+            text,
+        });
+        self
+    }
+
+    /// Whether it is a policy.
+    pub(crate) fn check(&self) -> Result<()> {
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| (layer.whose, &*layer.origin, &*layer.text));
+        compile(layers).map(drop).map_err(Error::Config)
+    }
+}
+
+/// What decides by these layers.
+///
+/// # Errors
+///
+/// What is wrong with them, in a line.
+pub(crate) fn compile<'a>(
+    layers: impl IntoIterator<Item = (PolicyLayer, &'a str, &'a [u8])>,
+) -> std::result::Result<Engine, String> {
+    let mut all = Layers::default();
+    for (whose, origin, text) in layers {
+        let policy = Policy::parse(text, Origin::new(origin)).map_err(|error| error.to_string())?;
+        if has_quota(&policy) {
+            return Err(format!(
+                "{origin}: quotas are not counted yet, so a rule cannot have one"
+            ));
+        }
+        let place = match whose {
+            PolicyLayer::Global => &mut all.global,
+            PolicyLayer::Sandbox => &mut all.sandbox,
+            PolicyLayer::Repository => &mut all.repository,
+        };
+        *place = Some(policy);
+    }
+    let abilities = Abilities {
+        intercepts_tls: false,
+    };
+    let is_public = |address| netproxy::address::check(address).is_ok();
+    Engine::compile(&all, abilities, is_public).map_err(|error| error.to_string())
+}
+
+/// Whether a rule asks for what nobody does yet.
+fn has_quota(policy: &Policy) -> bool {
+    let allowed = policy.allow.iter().map(|rule| rule.quota);
+    let mut all = allowed.chain(policy.service.iter().map(|service| service.quota));
+    all.any(|quota| quota != Quota::default())
+}
+
+/// A connection or a request that the guest was kept from.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Denied {
+    /// Where to, safe to print.
+    pub destination: String,
+    /// Why, in a line.
+    pub reason: String,
+    /// A rule that would allow it, in TOML, if a rule could.
+    pub rule: Option<String>,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.destination, self.reason)
+    }
+}

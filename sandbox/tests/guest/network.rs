@@ -1,0 +1,198 @@
+//! The guest's network, with servers on the host's loopback as services: what is outside cannot be had in a test.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use sandbox::{ExecSpec, NetworkPolicy, Sandbox};
+
+use crate::fixture::{Fixture, cases};
+
+cases!(Guest:
+    what_policy_allows_is_reached_and_nothing_else,
+    content_arrives_whole_both_ways,
+    without_the_egress_worker_there_is_no_network,
+);
+
+/// A server that answers every request of HTTP with `hello`.
+fn web() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                    head.push(byte[0]);
+                }
+                let answer =
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n";
+                drop(stream.write_all(answer));
+            });
+        }
+    });
+    Ok(address)
+}
+
+/// A server that sends back what it gets.
+fn echo() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                drop(std::io::copy(&mut &stream, &mut &stream));
+            });
+        }
+    });
+    Ok(address)
+}
+
+fn service(name: &str, address: SocketAddr, scheme: &str, port: u16) -> String {
+    format!(
+        "[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nscheme = \"{scheme}\"\nports = [{port}]\n"
+    )
+}
+
+async fn start(fixture: &Fixture, policy: &str) -> Result<Sandbox> {
+    let policy = NetworkPolicy::new().sandbox("test", policy);
+    Ok(fixture.small().network(policy).start().await?)
+}
+
+/// What a script wrote, and its exit status.
+async fn shell(sandbox: &Sandbox, script: &str) -> Result<(String, Option<i32>)> {
+    let output = sandbox
+        .output(ExecSpec::new("bash").args(["-c", script]))
+        .await?;
+    let text = [output.stdout, output.stderr].concat();
+    let code = match output.status {
+        sandbox::ExitStatus::Code(code) => Some(code),
+        _ => None,
+    };
+    Ok((String::from_utf8_lossy(&text).trim_end().to_owned(), code))
+}
+
+async fn what_policy_allows_is_reached_and_nothing_else(fixture: &Fixture) -> Result<()> {
+    let address = web()?;
+    let policy = service("web.host", address, "http", 80)
+        + "[[deny]]\nhost = \"web.host\"\nscheme = \"http\"\npaths = [\"/secret/**\"]\n";
+    let sandbox = start(fixture, &policy).await?;
+    for (script, expected, code) in [
+        ("curl -sS http://web.host/x", "hello", 0),
+        (
+            "curl -sS -o /dev/null -w '%{http_code}' http://web.host/secret/x",
+            "403",
+            0,
+        ),
+        (
+            "curl -sS -o /dev/null -w '%{http_code}' -H 'Host: other.host' http://web.host/",
+            "421",
+            0,
+        ),
+        // Not resolved; refused at once; no way around by an address.
+        ("timeout 20 getent hosts example.com", "", 2),
+        ("timeout 20 curl -s http://web.host:81/", "", 7),
+        ("timeout 20 curl -s http://1.1.1.1/", "", 7),
+        ("timeout 20 curl -s http://169.254.169.254/", "", 7),
+        ("timeout 20 curl -s http://127.0.0.1/", "", 7),
+        (
+            "timeout 20 python3 -c 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1); s.sendto(b\"x\", (\"8.8.8.8\", 53)); s.recv(1)' 2>/dev/null",
+            "",
+            1,
+        ),
+        ("ip -6 route show default", "", 0),
+    ] {
+        let (text, status) = shell(&sandbox, script).await?;
+        ensure!(
+            (&*text, status) == (expected, Some(code)),
+            "{script}: {text:?} {status:?}"
+        );
+    }
+    let port = address.port();
+    let (text, _) = shell(
+        &sandbox,
+        &format!("curl -s http://100.64.0.1:{port}/; echo $?"),
+    )
+    .await?;
+    ensure!(text == "7", "the host's own port by the gateway: {text}");
+    let denied: Vec<String> = sandbox.denied().iter().map(ToString::to_string).collect();
+    for expected in [
+        "example.com: ",
+        "web.host:80 GET /secret/x: ",
+        "1.1.1.1:80: ",
+        "169.254.169.254:80: ",
+    ] {
+        let is_told = denied.iter().any(|line| line.starts_with(expected));
+        ensure!(is_told, "{expected} is not among {denied:?}");
+    }
+    ensure!(sandbox.problems().is_empty(), "{:?}", sandbox.problems());
+    sandbox.stop().await?;
+    Ok(())
+}
+
+async fn content_arrives_whole_both_ways(fixture: &Fixture) -> Result<()> {
+    let sandbox = start(fixture, &service("echo.host", echo()?, "tcp", 7)).await?;
+    let program = "
+import hashlib, socket, threading
+sent, got = hashlib.sha256(), hashlib.sha256()
+stream = socket.create_connection(('echo.host', 7))
+def send():
+    for n in range(256):
+        piece = bytes([n, n ^ 85]) * 16384
+        sent.update(piece)
+        stream.sendall(piece)
+    stream.shutdown(socket.SHUT_WR)
+thread = threading.Thread(target=send)
+thread.start()
+total = 0
+while piece := stream.recv(65536):
+    got.update(piece)
+    total += len(piece)
+thread.join()
+print(total, sent.digest() == got.digest())
+";
+    let output = sandbox
+        .output(ExecSpec::new("python3").args(["-c", program]))
+        .await?;
+    let text = String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned();
+    ensure!(
+        text == "8388608 True",
+        "{text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    sandbox.stop().await?;
+    Ok(())
+}
+
+async fn without_the_egress_worker_there_is_no_network(fixture: &Fixture) -> Result<()> {
+    let sandbox = start(fixture, &service("web.host", web()?, "http", 80)).await?;
+    let (text, _) = shell(&sandbox, "curl -sS http://web.host/").await?;
+    ensure!(text == "hello", "{text}");
+    let id = sandbox
+        .egress_worker_id()
+        .context("there is no egress worker")?;
+    let id = rustix::process::Pid::from_raw(i32::try_from(id)?).context("no process id")?;
+    rustix::process::kill_process(id, rustix::process::Signal::KILL)?;
+    let told = async {
+        while sandbox.problems().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await?;
+    ensure!(
+        sandbox
+            .problems()
+            .iter()
+            .any(|line| line.starts_with("network: ")),
+        "{:?}",
+        sandbox.problems()
+    );
+    let (text, code) = shell(&sandbox, "timeout 60 curl -sS -m 20 http://web.host/").await?;
+    ensure!(code != Some(0) && !text.contains("hello"), "{text}");
+    sandbox.stop().await?;
+    Ok(())
+}
