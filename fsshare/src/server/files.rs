@@ -115,11 +115,9 @@ impl Server {
         let parent = self.own(parent)?;
         let places = (self.inodes.reserve()?, self.handle_budget.take()?);
         let at = (state, Some((&*parent, name)));
+        self.note_name(&parent, name);
         match self.make_file(&parent, name, flags, mode) {
-            Ok((file, node)) => {
-                self.note_new(&parent, name);
-                self.created(file, node, at, flags, places)
-            }
+            Ok((file, node)) => self.created(file, node, at, flags, places),
             Err(errno @ (Errno::EEXIST | Errno::EDQUOT)) if !flags.contains(OpenFlags::EXCL) => {
                 let node = self.host.lookup(&parent.node, name);
                 let node = node.map_err(|missing| match errno {

@@ -16,16 +16,8 @@ impl Server {
         }
     }
 
-    /// The guest has made something of that name, where there was nothing.
-    pub(super) fn note_new(&self, parent: &Inode, name: Name<'_>) {
-        if let Some(journal) = &self.journal
-            && let Ok(path) = self.path_of(parent, name)
-        {
-            journal.note(&path, None);
-        }
-    }
-
-    /// The guest is about to take a name away, or to give it to something else.
+    /// The guest is about to make something of that name, to take it away, or to give it to something else. Only the first note of a name counts,
+    /// and another thread may ask about it at any time: after the deed it would be too late.
     pub(super) fn note_name(&self, parent: &Inode, name: Name<'_>) {
         if let Some(journal) = &self.journal
             && let Ok(path) = self.path_of(parent, name)

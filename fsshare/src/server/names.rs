@@ -105,11 +105,11 @@ impl Server {
         let parent = self.own(parent)?;
         let place = self.inodes.reserve()?;
         let charge = self.charge_inode()?;
+        self.note_name(&parent, name);
         let (_, node) = self
             .host
             .create(&parent.node, name, mode, AccessMode::WRITE)?;
         charge.keep();
-        self.note_new(&parent, name);
         self.enter(node, (&parent, name), state, place)
     }
 
@@ -125,9 +125,9 @@ impl Server {
         let parent = self.own(parent)?;
         let place = self.inodes.reserve()?;
         let charge = self.charge_inode()?;
+        self.note_name(&parent, name);
         let node = self.host.make_directory(&parent.node, name, mode)?;
         charge.keep();
-        self.note_new(&parent, name);
         self.enter(node, (&parent, name), state, place)
     }
 
@@ -143,9 +143,9 @@ impl Server {
         let parent = self.own(parent)?;
         let place = self.inodes.reserve()?;
         let charge = self.charge_inode()?;
+        self.note_name(&parent, name);
         let node = self.host.make_symlink(&parent.node, name, target)?;
         charge.keep();
-        self.note_new(&parent, name);
         self.enter(node, (&parent, name), state, place)
     }
 
@@ -176,8 +176,8 @@ impl Server {
         // What is written by the new name from now on is written by the old one, too.
         self.note_node(&inode);
         let (inode, parent) = (self.own(inode)?, self.own(parent)?);
+        self.note_name(&parent, name);
         self.host.link(&inode.node, &parent.node, name)?;
-        self.note_new(&parent, name);
         let attributes = inode.node.attributes()?;
         // The guest counts a lookup for the reply. The new name may already be someone else's; the node is not.
         self.inodes.look_up_again(&inode)?;
@@ -192,6 +192,10 @@ impl Server {
         let parent = self.own_for_removal(parent, name)?;
         self.note_name(&parent, name);
         let victim = self.hold(&parent, name);
+        // By another of its names, if it has one, the file may be changed still.
+        if let Some(victim) = &victim {
+            self.note_node(victim);
+        }
         self.host.unlink(&parent.node, name)?;
         self.lost(victim);
         Ok(())
@@ -257,6 +261,9 @@ impl Server {
         // What is moved is found by its new name from now on, also if it could not be held.
         let moved = self.host.attributes_at(&source.node, from.1).ok();
         let (_held, replaced) = (self.hold(&source, from.1), self.hold(&target, to.1));
+        if let Some(replaced) = &replaced {
+            self.note_node(replaced);
+        }
         self.host
             .rename((&source.node, from.1), (&target.node, to.1), mode)?;
         let is_exchange = mode.contains(RenameMode::EXCHANGE);

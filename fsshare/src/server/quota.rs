@@ -24,6 +24,8 @@ pub struct Quota {
 #[derive(Debug, Default)]
 struct Life {
     nodes: usize,
+    /// It was gone before the first of them, and what it took was given back.
+    was_gone: bool,
     size: SizeLock,
 }
 
@@ -101,16 +103,21 @@ impl Usage {
         used.inodes = used.inodes.saturating_sub(added.inodes);
     }
 
-    /// There is one more node of the file.
-    pub(super) fn begins(&self, identity: Identity) -> SizeLock {
+    /// There is one more node of the file. The first is asked whether it is gone already: whoever takes a file's last name holds a node of it, so what it
+    /// took was given back then.
+    pub(super) fn begins(&self, identity: Identity, is_gone: impl FnOnce() -> bool) -> SizeLock {
         let mut living = self.living();
         let life = living.entry(identity).or_default();
+        if life.nodes == 0 {
+            life.was_gone = is_gone();
+        }
         life.nodes += 1;
         Arc::clone(&life.size)
     }
 
-    /// There is one node less of the file, with these attributes at last. Without a name it is gone with the last of them.
-    pub(super) fn ends(&self, identity: Identity, last: Option<&Attributes>) {
+    /// There is one node less of the file. Without a name it is gone with the last of them, which is then asked for its attributes: earlier, another
+    /// thread could be about to take the name.
+    pub(super) fn ends(&self, identity: Identity, last: impl FnOnce() -> Option<Attributes>) {
         let mut living = self.living();
         if let Some(life) = living.get_mut(&identity) {
             life.nodes -= 1;
@@ -118,9 +125,11 @@ impl Usage {
                 return;
             }
         }
-        living.remove(&identity);
-        if let Some(last) = last.filter(|last| last.links == 0) {
-            self.give_back(Added::of(last));
+        if living.remove(&identity).is_some_and(|life| life.was_gone) {
+            return;
+        }
+        if let Some(last) = last().filter(|last| last.links == 0) {
+            self.give_back(Added::of(&last));
         }
     }
 

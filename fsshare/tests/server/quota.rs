@@ -1,6 +1,7 @@
 //! How much the guest may add: hit exactly, by every way of adding, and given back when what it counts is gone.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use fsshare::abi::{FallocateMode, Opcode, ROOT_ID, SetAttrFlags, wire};
@@ -229,4 +230,31 @@ fn starting_over_gives_nothing_back() {
     share.call(Opcode::Destroy, 0, &[]).unwrap();
     share.init();
     assert_left(&share, 40);
+}
+
+#[test]
+fn a_file_that_is_removed_while_it_is_looked_up_gives_back_once() {
+    let share = limited(100, 10);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                if let Ok(entry) = share.lookup(ROOT_ID, "f") {
+                    share.forget(entry.nodeid, 1);
+                }
+            }
+        });
+        let round = || {
+            let (entry, fh) = share.create(ROOT_ID, "f", O_RDWR, 0o644)?;
+            // What was removed counts for as long as it is looked at.
+            while resize(&share, entry.nodeid, 90) == FULL {}
+            share.release(entry.nodeid, fh)?;
+            share.forget(entry.nodeid, 1);
+            share.call(Opcode::Unlink, ROOT_ID, &text("f"))
+        };
+        let rounds = (0..3000).try_for_each(|_| round().map(drop));
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(rounds, Ok(()));
+    });
+    assert_left(&share, 100);
 }

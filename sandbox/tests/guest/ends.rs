@@ -124,7 +124,10 @@ fn worker(guest: &Sandbox) -> Result<PathBuf> {
 fn children() -> Result<Vec<PathBuf>> {
     let mut children = Vec::new();
     for thread in std::fs::read_dir("/proc/self/task")? {
-        let list = std::fs::read_to_string(thread?.path().join("children"))?;
+        // A thread may end meanwhile.
+        let Ok(list) = std::fs::read_to_string(thread?.path().join("children")) else {
+            continue;
+        };
         children.extend(
             list.split_whitespace()
                 .map(|pid| PathBuf::from("/proc").join(pid)),

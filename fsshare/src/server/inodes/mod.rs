@@ -75,7 +75,7 @@ impl Inodes {
         usage: Option<Arc<Usage>>,
     ) -> Result<Self, Errno> {
         let attributes = root.attributes()?;
-        let root = Inode::new(ROOT_ID, root, attributes.identity, State::TOP, None);
+        let root = Inode::new(ROOT_ID, root, attributes.identity, State::TOP, None, true);
         let root = Arc::new(root);
         Ok(Self {
             nodes: RwLock::new(Nodes::of(
@@ -160,8 +160,14 @@ impl Inodes {
         found: &Found<'_>,
         place: Option<Place>,
     ) -> Result<u64, Errno> {
-        if let Some(id) = self.read().look_up_again(found, node.is_some()) {
-            return Ok(id);
+        {
+            let nodes = self.read();
+            if nodes.is_gone(found) {
+                return Err(Errno::ENOENT);
+            }
+            if let Some(id) = nodes.look_up_again(found, node.is_some()) {
+                return Ok(id);
+            }
         }
         let place = place.map_or_else(|| self.budget.take(), Ok)?;
         let (id, _evicted) = self.write().enter(node, found, place, &self.budget)?;
@@ -324,9 +330,12 @@ impl Inode {
         identity: Identity,
         state: State,
         usage: Option<Arc<Usage>>,
+        was_named: bool,
     ) -> Self {
         let usage = usage.map(|usage| {
-            let size = usage.begins(identity);
+            // What never had a name was made this moment.
+            let is_gone = || was_named && node.attributes().is_ok_and(|now| now.links == 0);
+            let size = usage.begins(identity, is_gone);
             (usage, size)
         });
         Self {
@@ -349,13 +358,6 @@ impl Inode {
     pub(super) fn size_lock(&self) -> Option<MutexGuard<'_, ()>> {
         let (_, size) = self.usage.as_ref()?;
         Some(size.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The file was gone before there was this node, which does not count then.
-    fn never_was(&mut self) {
-        if let Some((usage, _)) = self.usage.take() {
-            usage.ends(self.identity, None);
-        }
     }
 
     pub(super) fn identity(&self) -> Identity {
@@ -382,7 +384,7 @@ impl Inode {
 impl Drop for Inode {
     fn drop(&mut self) {
         if let Some((usage, _)) = &self.usage {
-            usage.ends(self.identity, self.node.attributes().ok().as_ref());
+            usage.ends(self.identity, || self.node.attributes().ok());
         }
     }
 }

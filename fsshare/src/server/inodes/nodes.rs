@@ -117,6 +117,9 @@ impl Nodes {
         if self.table.id(step.slot) != step.id || !self.table.is_same(step.slot, attributes) {
             return Err(Errno::ESTALE);
         }
+        if self.usage.is_some() && attributes.links == 0 {
+            return Err(Errno::ESTALE);
+        }
         // Another thread may have been here between the two locks.
         if let Some(held) = self.held(step.slot) {
             return Ok((Arc::clone(held), None));
@@ -136,10 +139,17 @@ impl Nodes {
         let (id, state) = (table.id(slot), table.state(slot));
         // What the guest did not add does not count, whatever becomes of it.
         let usage = usage.clone().filter(|_| node.is_own());
-        let mut inode = Inode::new(id, node, attributes.identity, state, usage.clone());
+        let was_named = attributes.links > 0;
+        let inode = Inode::new(
+            id,
+            node,
+            attributes.identity,
+            state,
+            usage.clone(),
+            was_named,
+        );
         // Between its being found and this, another thread may have removed the file, and what it took may have been given back.
-        if usage.is_some() && attributes.links > 0 && inode.node.attributes()?.links == 0 {
-            inode.never_was();
+        if usage.is_some() && was_named && inode.node.attributes()?.links == 0 {
             return Err(Errno::ENOENT);
         }
         let inode = Arc::new(inode);
@@ -181,6 +191,11 @@ impl Nodes {
         // While a handle is held, no other file gets its number.
         let is_it = self.held(slot).is_some() || self.table.is_same(slot, attributes);
         is_it.then_some(slot)
+    }
+
+    /// Whether what was found by a name had lost it when it was looked at. What it took is given back by whoever took the name, or was already.
+    pub(super) fn is_gone(&self, found: &Found<'_>) -> bool {
+        self.usage.is_some() && found.at.is_some() && found.attributes.links == 0
     }
 
     /// Counts one lookup, if all that was found is known already.

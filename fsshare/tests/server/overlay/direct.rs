@@ -1,10 +1,12 @@
 //! What is told of a guest's changes to the host's own tree.
 
 use std::fs::{self, File};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fsshare::{Caution, Change, What, changes_in_place};
+use fsshare::abi::{Opcode, ROOT_ID};
+use fsshare::{Caution, Change, HardLinkPolicy, What, changes_in_place};
 
-use super::super::client::Share;
+use super::super::client::{Share, text};
 use super::{Paths as _, fill};
 
 fn told(share: &Share, journal: &File) -> Vec<Change> {
@@ -234,4 +236,47 @@ fn what_was_in_a_directory_that_is_gone_is_told_there() {
         (gone.path.to_str(), &gone.what),
         (Some("d/e/a"), &What::Deleted)
     );
+}
+
+#[test]
+fn what_is_made_while_something_else_asks_about_its_name_is_told() {
+    const NAMES: usize = 2000;
+    let journal = tempfile::tempfile().unwrap();
+    let share = Share::with(|config| config.journal = Some(journal.try_clone().unwrap().into()));
+    let now = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        // Another queue's requests, each of which fails and changes nothing.
+        scope.spawn(|| {
+            while let name @ 0..NAMES = now.load(Ordering::Relaxed) {
+                let removed = share.call(Opcode::RmDir, ROOT_ID, &text(&format!("{name:04}")));
+                assert!(removed.is_err());
+            }
+        });
+        for name in 0..NAMES {
+            now.store(name, Ordering::Relaxed);
+            share.symlink(ROOT_ID, &format!("{name:04}"), "x").unwrap();
+        }
+        now.store(NAMES, Ordering::Relaxed);
+    });
+    let list = told(&share, &journal);
+    assert_eq!(list.len(), NAMES, "some links are not told of");
+}
+
+#[test]
+fn a_file_that_lost_one_of_its_names_is_told_of_by_the_other() {
+    let journal = tempfile::tempfile().unwrap();
+    let share = Share::with(|config| {
+        config.journal = Some(journal.try_clone().unwrap().into());
+        config.hard_links = HardLinkPolicy::Writable;
+    });
+    fs::write(share.root.join("a"), "host's").unwrap();
+    fs::hard_link(share.root.join("a"), share.root.join("c")).unwrap();
+    let node = share.lookup(ROOT_ID, "a").unwrap().nodeid;
+    assert_eq!(share.lookup(ROOT_ID, "c").unwrap().nodeid, node);
+    share.remove("c").unwrap();
+    let fh = share.open(node, libc::O_WRONLY).unwrap();
+    share.write(node, fh, 0, b"guest").unwrap();
+    let list = told(&share, &journal);
+    let shown: Vec<_> = list.iter().map(|one| one.path.to_str().unwrap()).collect();
+    assert_eq!(shown, ["a", "c"]);
 }
