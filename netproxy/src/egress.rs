@@ -126,7 +126,10 @@ impl<L: Link, G: Gate + 'static> Session<L, G> {
         loop {
             let next = self.stack.send_due(Instant::now());
             self.flush()?;
-            if !self.wait(next).await? {
+            // What had to wait for room may go on when all was sent: nobody else tells of it.
+            if self.stack.can_send() {
+                tokio::task::yield_now().await;
+            } else if !self.wait(next).await? {
                 return Ok(());
             }
         }

@@ -76,7 +76,7 @@ impl HostAddresses {
         *self = Self::new(subnets);
     }
 
-    /// Whether `address` is public unicast, as [`check`](super::check) says, and none of the host's.
+    /// Whether `address` is public unicast, as [`check`] says, and none of the host's.
     ///
     /// # Errors
     ///

@@ -8,16 +8,16 @@
 use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
 use super::{EgressError, Gate, serve};
 use crate::frame::DroppedFrame;
 use crate::gateway::Network;
+use crate::link::Offloads;
 use crate::relay::{Carried, relay, reset};
-use crate::stack::GuestStream;
-use crate::testkit::{End, Guest};
+use crate::stack::{GuestStream, MAX_CONNECTIONS, MAX_OPENING};
+use crate::testkit::{self, End, Guest};
 
 const ANYWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), 80);
 
@@ -53,25 +53,14 @@ type Egress = JoinHandle<(Result<(), EgressError>, Vec<DroppedFrame>)>;
 
 /// A guest whose every connection goes to `server`.
 fn guest(server: SocketAddr) -> (Guest, Egress) {
-    let (near, far) = UnixStream::pair().unwrap();
-    let egress = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            far.set_nonblocking(true).unwrap();
-            let link = tokio::net::UnixStream::from_std(far).unwrap();
-            let gate = Rc::new(ToServer {
-                server,
-                dropped: RefCell::default(),
-            });
-            let end = serve(link, Network::default(), Rc::clone(&gate)).await;
-            let dropped = gate.dropped.borrow().clone();
-            (end, dropped)
-        })
-    });
-    (Guest::new(near, Network::default()).unwrap(), egress)
+    testkit::guest(async move |link| {
+        let dropped = RefCell::default();
+        let gate = Rc::new(ToServer { server, dropped });
+        let end = serve(link, Network::default(), Rc::clone(&gate)).await;
+        let dropped = gate.dropped.borrow().clone();
+        (end, dropped)
+    })
+    .unwrap()
 }
 
 /// A server that treats its connections one after the other.
@@ -189,4 +178,92 @@ fn a_link_with_anything_but_records_ends() {
     guest.until(|_| None::<()>);
     let (end, _) = egress.join().unwrap();
     assert!(matches!(end, Err(EgressError::Broken(_))), "{end:?}");
+}
+
+#[test]
+fn another_driver_begins_anew_whatever_is_under_way() {
+    let (mut guest, _egress) = guest(server(|mut stream| {
+        // Until the guest has gone.
+        while stream.write_all(&[7; 1 << 16]).is_ok() {}
+    }));
+    let connection = guest.connect(ANYWHERE);
+    assert_eq!(guest.receive(connection, 1).first(), Some(&7));
+    // Much is on its way to the guest, and it takes none of it.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(guest.send_raw(&Offloads::default().emit()));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let other = guest.connect(ANYWHERE);
+    assert!(guest.is_connected(other));
+    assert_eq!(guest.receive(other, 1).first(), Some(&7));
+}
+
+/// Holds every connection, and takes none.
+struct Holds(RefCell<Vec<GuestStream>>);
+
+impl Gate for Holds {
+    async fn connection(self: Rc<Self>, guest: GuestStream) {
+        self.0.borrow_mut().push(guest);
+    }
+
+    fn dns(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn dropped(&self, _: DroppedFrame) {}
+}
+
+#[test]
+fn a_flood_of_attempts_is_held_up_to_the_cap() {
+    let (mut guest, egress) = testkit::guest(async |link| {
+        let gate = Rc::new(Holds(RefCell::default()));
+        // The guest goes in the midst of it.
+        drop(serve(link, Network::default(), Rc::clone(&gate)).await);
+        gate.0.borrow().len()
+    })
+    .unwrap();
+    for port in 1..=u16::try_from(4 * MAX_OPENING).unwrap() {
+        guest.connect(SocketAddrV4::new(*ANYWHERE.ip(), port));
+        if port % 64 == 0 {
+            guest.turn();
+        }
+    }
+    guest.turn();
+    drop(guest);
+    assert_eq!(egress.join().unwrap(), MAX_OPENING);
+}
+
+/// Takes every connection, and holds it.
+struct Takes(RefCell<Vec<GuestStream>>);
+
+impl Gate for Takes {
+    async fn connection(self: Rc<Self>, guest: GuestStream) {
+        guest.accept();
+        self.0.borrow_mut().push(guest);
+    }
+
+    fn dns(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn dropped(&self, _: DroppedFrame) {}
+}
+
+#[test]
+fn no_more_connections_are_held_than_the_cap() {
+    let (mut guest, egress) = testkit::guest(async |link| {
+        let gate = Rc::new(Takes(RefCell::default()));
+        // The guest goes in the midst of it.
+        drop(serve(link, Network::default(), Rc::clone(&gate)).await);
+        gate.0.borrow().len()
+    })
+    .unwrap();
+    for port in 1..=u16::try_from(MAX_CONNECTIONS).unwrap() {
+        let connection = guest.connect(SocketAddrV4::new(*ANYWHERE.ip(), port));
+        assert!(guest.is_connected(connection), "{port}");
+    }
+    // One beyond is refused at once.
+    let last = guest.connect(SocketAddrV4::new(*ANYWHERE.ip(), 60_000));
+    assert!(!guest.is_connected(last));
+    drop(guest);
+    assert_eq!(egress.join().unwrap(), MAX_CONNECTIONS);
 }

@@ -8,7 +8,6 @@ mod headers;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;

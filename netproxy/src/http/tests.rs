@@ -7,14 +7,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 use crate::egress;
 use crate::frame::DroppedFrame;
 use crate::gateway::Network;
-use crate::testkit::{Connection, Guest};
+use crate::testkit::{self, Connection, Guest};
 
 const PORT: u16 = 80;
 
@@ -111,21 +110,14 @@ fn head(stream: &mut std::net::TcpStream, bytes: &mut Vec<u8>) -> Option<String>
 }
 
 fn guest(server: SocketAddr) -> Guest {
-    let (near, far) = UnixStream::pair().unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
+    let (guest, _) = testkit::guest(async move |link| {
+        let rules = Rc::new(Rules(server));
+        egress::serve(link, Network::default(), rules)
+            .await
             .unwrap();
-        runtime.block_on(async {
-            far.set_nonblocking(true).unwrap();
-            let link = tokio::net::UnixStream::from_std(far).unwrap();
-            egress::serve(link, Network::default(), Rc::new(Rules(server)))
-                .await
-                .unwrap();
-        });
-    });
-    Guest::new(near, Network::default()).unwrap()
+    })
+    .unwrap();
+    guest
 }
 
 fn connect(guest: &mut Guest) -> Connection {

@@ -1,9 +1,11 @@
 //! What is told of the guest's connections.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::address::AddressRefusal;
 use crate::dial::DialError;
 use crate::frame::DroppedFrame;
 use crate::http::Refused;
@@ -50,7 +52,7 @@ pub struct Denial {
     pub request: Option<(String, String)>,
     /// Why not.
     pub why: Why,
-    /// A rule that a person could add to allow it, in TOML, if a rule could.
+    /// A rule that a person could add to allow it, in one line of TOML, if a rule could.
     pub rule: Option<String>,
 }
 
@@ -90,7 +92,10 @@ pub enum Why {
     Policy(Reason),
     /// The address is not one that may be dialled.
     #[error("the address may not be dialled: {0}")]
-    Address(String),
+    Address(AddressRefusal),
+    /// Nobody says which addresses are the host's, so any could be.
+    #[error("this host's own addresses cannot be told: {0}")]
+    OwnAddresses(io::Error),
     /// There is no connection to it.
     #[error(transparent)]
     Dial(#[from] DialError),

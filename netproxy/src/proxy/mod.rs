@@ -34,22 +34,24 @@ pub use event::{Denial, Destination, Flow, Observer, Why};
 /// How long a client may take to say what it speaks. Browsers connect ahead of need, and wait.
 const FIRST_BYTES_LIMIT: Duration = Duration::from_secs(60);
 
+/// Says which addresses the host has now. Without an answer nothing is dialled.
+pub type OwnAddresses = dyn Fn() -> io::Result<HostAddresses>;
+
 /// A guest's way out.
 pub struct Proxy<R> {
     engine: watch::Sender<Rc<Engine>>,
     names: RefCell<Names>,
     resolver: R,
-    /// The host's own addresses now.
-    own: Box<dyn Fn() -> HostAddresses>,
+    own: Box<OwnAddresses>,
     observer: Box<dyn Observer>,
 }
 
 impl<R: Resolver + 'static> Proxy<R> {
-    /// A way out by `engine`. `own` says which addresses the host has, whenever something is dialled.
+    /// A way out by `engine`. `own` is asked whenever something is dialled.
     pub fn new(
         engine: Engine,
         resolver: R,
-        own: Box<dyn Fn() -> HostAddresses>,
+        own: Box<OwnAddresses>,
         observer: Box<dyn Observer>,
     ) -> Self {
         Self {
@@ -124,16 +126,14 @@ impl<R: Resolver + 'static> Proxy<R> {
             let decision = decided.connection(&target.host, target.port, scheme);
             decision.service.filter(|_| decision.verdict.permits())
         });
-        let filter = Public(&self.own);
-        match (service, &target.host) {
-            (Some(address), _) => connect(address).await,
-            (None, Host::Name(name)) => {
-                Ok(dial::dial(name, target.port, &self.resolver, &filter).await?)
-            }
-            (None, Host::Address(address)) => {
-                filter
-                    .check(*address)
-                    .map_err(|why| Why::Address(why.to_string()))?;
+        if let Some(address) = service {
+            return connect(address).await;
+        }
+        let own = (self.own)().map_err(Why::OwnAddresses)?;
+        match &target.host {
+            Host::Name(name) => Ok(dial::dial(name, target.port, &self.resolver, &own).await?),
+            Host::Address(address) => {
+                own.check(*address).map_err(Why::Address)?;
                 connect(SocketAddr::new(*address, target.port)).await
             }
         }
@@ -244,13 +244,11 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, Why> {
 }
 
 /// Lets public addresses pass that are not the host's.
-struct Public<'p>(&'p dyn Fn() -> HostAddresses);
-
-impl AddressFilter for Public<'_> {
+impl AddressFilter for HostAddresses {
     type Refusal = AddressRefusal;
 
     fn check(&self, address: IpAddr) -> Result<(), AddressRefusal> {
-        self.0().check(address)
+        Self::check(self, address)
     }
 }
 
@@ -259,7 +257,9 @@ impl<R: Resolver + 'static> Gate for Proxy<R> {
         let target = self.target(&guest);
         match self.serve(guest, &target).await {
             Ok(flow) => self.observer.ended(&target.destination(), &flow),
-            Err(why) => self.tell(&target, None, why),
+            // A look at whether it is there, or a connection ahead of need.
+            Err(Why::Silent) => {}
+            Err(why) => drop(self.tell(&target, None, why)),
         }
     }
 
@@ -278,7 +278,8 @@ impl<R: Resolver + 'static> Gate for Proxy<R> {
 }
 
 impl<R: Resolver + 'static> Proxy<R> {
-    fn tell(&self, target: &Target, request: Option<(&str, &str)>, why: Why) {
+    /// Tells of what the guest did not get. Gives the rule that would allow it.
+    fn tell(&self, target: &Target, request: Option<(&str, &str)>, why: Why) -> Option<String> {
         let rule = match why {
             Why::Policy(_) => {
                 let (engine, scheme) = (self.engine(), target.usual_scheme());
@@ -293,10 +294,11 @@ impl<R: Resolver + 'static> Proxy<R> {
             rule,
         };
         self.observer.denied(&denial);
+        denial.rule
     }
 }
 
-/// A rule that would allow something, as it is written in a file.
+/// A rule that would allow something, in one line of TOML.
 fn suggestion(
     engine: &Engine,
     host: &Host,
@@ -305,7 +307,7 @@ fn suggestion(
     request: Option<(&str, &str)>,
 ) -> Option<String> {
     let rule = engine.suggestion(host, port, scheme, request)?;
-    Some(rule.to_table())
+    Some(rule.to_string())
 }
 
 /// The names that the policy may allow.

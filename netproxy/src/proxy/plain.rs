@@ -51,9 +51,13 @@ impl<R: Resolver + 'static> Judge for ByPolicy<R> {
             .verdict
         {
             Verdict::Deny(reason) => {
-                self.proxy
-                    .tell(&self.target, Some((method, path)), Why::Policy(reason));
-                Err(Refused::Policy(reason.to_string()))
+                let request = Some((method, path));
+                let rule = self.proxy.tell(&self.target, request, Why::Policy(reason));
+                let how = rule.map(|rule| format!("; to allow it, add: {rule}"));
+                Err(Refused::Policy(format!(
+                    "{reason}{}",
+                    how.unwrap_or_default()
+                )))
             }
             _ => Ok(()),
         }

@@ -7,14 +7,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 use crate::egress;
 use crate::gateway::Network;
 use crate::policy::{Abilities, Layers, Origin, Policy};
-use crate::testkit::{Connection, End, Guest};
+use crate::testkit::{self, Connection, End, Guest};
 
 /// Every name is at one address.
 struct Everything(IpAddr);
@@ -80,37 +79,30 @@ struct Bench {
 
 impl Bench {
     fn new(policy: &str) -> Self {
-        let (near, far) = UnixStream::pair().unwrap();
+        Self::beside(policy, || Ok(HostAddresses::default()))
+    }
+
+    /// On a host with these addresses.
+    fn beside(policy: &str, own: fn() -> io::Result<HostAddresses>) -> Self {
         let (tell, told) = channel();
         let (policies, mut next) = tokio::sync::mpsc::unbounded_channel::<String>();
         let engine = engine(policy);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                far.set_nonblocking(true).unwrap();
-                let link = tokio::net::UnixStream::from_std(far).unwrap();
-                let resolver = Everything("127.0.0.1".parse().unwrap());
-                let proxy = Rc::new(Proxy::new(
-                    engine,
-                    resolver,
-                    Box::new(HostAddresses::default),
-                    Box::new(Lines(tell)),
-                ));
-                let served = egress::serve(link, Network::default(), Rc::clone(&proxy));
-                tokio::pin!(served);
-                loop {
-                    tokio::select! {
-                        _ = &mut served => return,
-                        Some(policy) = next.recv() => proxy.replace(self::engine(&policy)),
-                    }
+        let (guest, _) = testkit::guest(async move |link| {
+            let resolver = Everything("127.0.0.1".parse().unwrap());
+            let lines = Box::new(Lines(tell));
+            let proxy = Rc::new(Proxy::new(engine, resolver, Box::new(own), lines));
+            let served = egress::serve(link, Network::default(), Rc::clone(&proxy));
+            tokio::pin!(served);
+            loop {
+                tokio::select! {
+                    _ = &mut served => return,
+                    Some(policy) = next.recv() => proxy.replace(self::engine(&policy)),
                 }
-            });
-        });
+            }
+        })
+        .unwrap();
         Self {
-            guest: Guest::new(near, Network::default()).unwrap(),
+            guest,
             told,
             policies,
         }
@@ -333,4 +325,34 @@ fn a_new_policy_ends_what_it_does_not_allow() {
     assert!(bench.guest.send(connections[0], b"y"));
     assert_eq!(bench.guest.receive(connections[0], 1), b"y");
     assert_eq!(bench.guest.resolve("b.host"), None);
+}
+
+#[test]
+fn without_knowing_the_hosts_addresses_nothing_is_dialled() {
+    let policy = "[[allow]]\nhost = \"1.1.1.1\"\nscheme = \"tcp\"\nports = [7]\n\
+                  [[allow]]\nhost = \"a.example\"\n";
+    let mut bench = Bench::beside(policy, || Err(io::ErrorKind::PermissionDenied.into()));
+    let connections = [
+        bench.guest.connect("1.1.1.1:7".parse().unwrap()),
+        bench.connect("a.example", 443),
+    ];
+    for connection in connections {
+        assert!(!bench.guest.is_connected(connection));
+        let told = bench.told();
+        assert!(
+            told.ends_with("this host's own addresses cannot be told: permission denied"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_request_is_told_how_it_could_be_allowed() {
+    let policy = "[[allow]]\nhost = \"a.example\"\nscheme = \"http\"\nmethods = [\"GET\"]\n";
+    let engine = engine(policy);
+    let host = Host::Name(HostName::parse("a.example").unwrap());
+    let rule = suggestion(&engine, &host, 80, Scheme::Http, Some(("POST", "/x"))).unwrap();
+    assert!(!rule.contains('\n') && rule.contains("POST"), "{rule}");
+    let parsed = Policy::parse(rule.as_bytes(), Origin::new("test"));
+    assert!(parsed.is_ok(), "{rule}");
 }

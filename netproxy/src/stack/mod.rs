@@ -20,15 +20,15 @@ use schedule::Schedule;
 pub use stream::GuestStream;
 
 /// Most connections of a guest at a time.
-pub const MAX_CONNECTIONS: usize = 4096;
+pub const MAX_CONNECTIONS: usize = 1024;
 /// Most of them that wait for their other side. Beyond that a guest's attempts are not answered; it repeats them.
 pub const MAX_OPENING: usize = 256;
 
 /// How long a guest may take to end a connection whose other side has ended.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
 
-/// Which connection: the guest's port and what it is connected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Which connection: the guest's port and what it is connected to. Their order means nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     from: u16,
     to: SocketAddrV4,
@@ -103,7 +103,8 @@ impl Stack {
         // Their holders learn it when they ask next.
         let connections = std::mem::take(&mut inner.connections);
         inner.opening = 0;
-        inner.out.clear();
+        inner.schedule = Schedule::default();
+        // What waits for the guest stays: a record that is sent in part must be sent whole, and the new driver does not know what the others are about.
         drop(inner);
         for (_, mut slot) in connections {
             slot.connection.abort();
@@ -199,6 +200,12 @@ impl Stack {
             }
         }
         inner.schedule.next()
+    }
+
+    /// Whether a connection has something to send, and there is room for it.
+    pub(crate) fn can_send(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.schedule.is_due() && inner.out.len() < tcp::MAX_WAITING
     }
 
     /// Resolves when a connection has something to send.
@@ -299,6 +306,7 @@ impl Inner {
     }
 
     fn remove(&mut self, key: Key) {
+        self.schedule.forget(key);
         if self
             .connections
             .remove(&key)

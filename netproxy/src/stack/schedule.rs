@@ -1,7 +1,6 @@
 //! When each connection has something to send.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use smoltcp::time::Instant;
 
@@ -12,25 +11,9 @@ use super::Key;
 pub(super) struct Schedule {
     now: VecDeque<Key>,
     is_now: HashSet<Key>,
-    /// By time. An entry counts only if it is the connection's in `times`.
-    later: BinaryHeap<Reverse<(Instant, KeyOrder)>>,
+    /// By time; each connection once, with its time in `times`.
+    later: BTreeSet<(Instant, Key)>,
     times: HashMap<Key, Instant>,
-}
-
-/// Keys in any fixed order, for the heap.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct KeyOrder(Key);
-
-impl Ord for KeyOrder {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0.from, self.0.to).cmp(&(other.0.from, other.0.to))
-    }
-}
-
-impl PartialOrd for KeyOrder {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 impl Schedule {
@@ -45,17 +28,28 @@ impl Schedule {
 
     /// Makes a connection due at `at`, unless it is earlier anyway.
     pub(super) fn add(&mut self, key: Key, at: Instant) {
-        if self.times.get(&key).is_some_and(|&time| time <= at) {
-            return;
+        match self.times.get(&key) {
+            Some(&time) if time <= at => return,
+            Some(&time) => {
+                self.later.remove(&(time, key));
+            }
+            None => {}
         }
         self.times.insert(key, at);
-        self.later.push(Reverse((at, KeyOrder(key))));
+        self.later.insert((at, key));
+    }
+
+    /// Forgets a connection that is no more, but for its turn, which comes to nothing.
+    pub(super) fn forget(&mut self, key: Key) {
+        if let Some(time) = self.times.remove(&key) {
+            self.later.remove(&(time, key));
+        }
     }
 
     /// Takes the next connection that is due at `now`.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<Key> {
         while self.next().is_some_and(|at| at <= now) {
-            if let Some(Reverse((_, KeyOrder(key)))) = self.later.pop() {
+            if let Some((_, key)) = self.later.pop_first() {
                 self.times.remove(&key);
                 self.add_now(key);
             }
@@ -65,14 +59,13 @@ impl Schedule {
         Some(key)
     }
 
+    /// Whether a connection waits for its turn.
+    pub(super) fn is_due(&self) -> bool {
+        !self.now.is_empty()
+    }
+
     /// When the next connection that is not due yet will be.
-    pub(super) fn next(&mut self) -> Option<Instant> {
-        while let Some(&Reverse((at, KeyOrder(key)))) = self.later.peek() {
-            if self.times.get(&key) == Some(&at) {
-                return Some(at);
-            }
-            self.later.pop();
-        }
-        None
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.later.first().map(|(at, _)| *at)
     }
 }

@@ -20,8 +20,9 @@ use wire::Wire;
 
 pub(crate) use wire::MAX_WAITING;
 
-/// Bytes that wait for the guest, and as many that wait for the other side. The pages of an idle connection's are not touched.
-const BUFFER_LEN: usize = 512 << 10;
+/// Bytes that wait for the guest, and as many that wait for the other side. The pages of an idle connection's are not touched; with every
+/// connection's full it is half a gibibyte.
+const BUFFER_LEN: usize = 256 << 10;
 /// A guest that does not acknowledge for so long is gone.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
@@ -191,6 +192,3 @@ pub(crate) fn refuse(segment: &Segment<'_>, now: Instant, outbox: &mut Outbox<'_
     });
     interface.poll_ingress_single(now, &mut wire, &mut SocketSet::new(Vec::new()));
 }
-
-#[cfg(test)]
-mod tests;

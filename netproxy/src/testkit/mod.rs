@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -20,6 +21,30 @@ use crate::link::{self, Offloads, Record, VnetHeader};
 /// How long a call waits for what it is to see.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BUFFER_LEN: usize = 256 << 10;
+
+/// A guest whose link `serve` serves on a thread of its own, and that thread.
+///
+/// # Errors
+///
+/// The host has no socket or thread left.
+pub fn guest<F, S, R>(serve: F) -> io::Result<(Guest, JoinHandle<R>)>
+where
+    F: FnOnce(tokio::net::UnixStream) -> S + Send + 'static,
+    S: Future<Output = R>,
+    R: Send + 'static,
+{
+    let (near, far) = UnixStream::pair()?;
+    far.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let link = {
+        let _within = runtime.enter();
+        tokio::net::UnixStream::from_std(far)?
+    };
+    let thread = std::thread::Builder::new().spawn(move || runtime.block_on(serve(link)))?;
+    Ok((Guest::new(near, Network::default())?, thread))
+}
 
 /// A guest at its end of the link.
 pub struct Guest {
@@ -94,9 +119,10 @@ impl Guest {
         link::push(&mut self.wire.out, VnetHeader::default(), frame.len()).copy_from_slice(frame);
     }
 
-    /// Sends bytes that need be no record.
-    pub fn send_raw(&mut self, bytes: &[u8]) {
+    /// Sends bytes that need be no record, at once and without a look at what came. False: the link is closed.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> bool {
         self.wire.out.extend_from_slice(bytes);
+        self.wire.flush()
     }
 
     /// The frames that came and that its own stack did not see because `keep_frames` was called.

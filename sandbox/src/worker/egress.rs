@@ -93,16 +93,15 @@ impl Resolver for Upstream {
 }
 
 /// What the host's interfaces have now: a connection to one of these would be one to the host, or to its neighbours.
-fn own_addresses() -> HostAddresses {
-    // Without a list the filter of special addresses still stands.
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    let subnets = interfaces
+fn own_addresses() -> io::Result<HostAddresses> {
+    let subnets = if_addrs::get_if_addrs()?
         .into_iter()
-        .filter_map(|interface| match interface.addr {
-            IfAddr::V4(v4) => Subnet::new(v4.ip.into(), v4.prefixlen).ok(),
-            IfAddr::V6(v6) => Subnet::new(v6.ip.into(), v6.prefixlen).ok(),
+        .map(|interface| match interface.addr {
+            IfAddr::V4(v4) => Subnet::new(v4.ip.into(), v4.prefixlen),
+            IfAddr::V6(v6) => Subnet::new(v6.ip.into(), v6.prefixlen),
         });
-    HostAddresses::new(subnets)
+    let subnets: Result<Vec<_>, _> = subnets.collect();
+    Ok(HostAddresses::new(subnets.map_err(io::Error::other)?))
 }
 
 /// Tells the host program.
