@@ -177,8 +177,15 @@ impl Service for NetService {
         self.with_port(context, Self::turn)
     }
 
-    fn source(&mut self, _: u32, _: Ready, context: &mut Context<'_>) -> Result<(), Broken> {
-        self.with_port(context, Self::turn)
+    fn source(&mut self, _: u32, ready: Ready, context: &mut Context<'_>) -> Result<(), Broken> {
+        self.with_port(context, |service, port, context| {
+            service.turn(port, context)?;
+            // It is told of whatever is waited for: a turn that has no use for it would be asked for again at once, for ever.
+            if ready.closed {
+                return Err(Trouble::Cut);
+            }
+            Ok(())
+        })
     }
 }
 
@@ -226,6 +233,8 @@ impl NetService {
                 let _ = port.watch(context.sources, PORT, nothing, false);
                 self.link_up.store(false, Ordering::Release);
                 context.interrupt.config_changed();
+                // The driver tells of new frames only once those that it told of were taken.
+                return discard(context);
             }
         }
         Ok(())
@@ -280,7 +289,7 @@ fn give(queue: &mut LiveQueue, frame: &[u8], mergeable: bool) -> Result<bool, Tr
     let header = wire::header(*offload, count);
     let (mut header, mut rest) = (header.as_slice(), frame);
     for left in (0..count).rev() {
-        // It was there a moment ago, and nobody else takes any.
+        // It was there a moment ago, and nobody else takes any; but none is given once the device is to stop.
         let Some(chain) = queue.pop()? else { break };
         let mut writer = chain.writer();
         let done = writer.write(header);

@@ -34,6 +34,9 @@ struct Port {
     wire: Arc<Mutex<Wire>>,
     fetched: VecDeque<Vec<u8>>,
     wake: Event,
+    /// Waited for, too, where there is one.
+    #[cfg(target_os = "linux")]
+    socket: Option<Arc<std::os::unix::net::UnixStream>>,
 }
 
 impl Port {
@@ -46,6 +49,8 @@ impl Port {
             wire: Arc::new(Mutex::new(wire)),
             fetched: VecDeque::new(),
             wake: Event::new().unwrap(),
+            #[cfg(target_os = "linux")]
+            socket: None,
         }
     }
 
@@ -73,9 +78,19 @@ impl NetPort for Port {
         &self,
         sources: &mut dyn Sources,
         token: u32,
-        _: Ready,
+        interest: Ready,
         is_new: bool,
     ) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Some(socket) = &self.socket {
+            use std::os::fd::AsFd as _;
+            return if is_new {
+                sources.add_fd(token, socket.as_fd(), interest)
+            } else {
+                sources.modify_fd(token, socket.as_fd(), interest)
+            };
+        }
+        let _ = interest;
         if is_new {
             sources.add_event(token, &self.wake)?;
         }
@@ -130,6 +145,11 @@ fn frame(len: usize) -> Vec<u8> {
     (0..OFFLOAD_LEN + len)
         .map(|at| u8::try_from(at % 251).unwrap())
         .collect()
+}
+
+/// Whether the configuration says that the wire is whole.
+fn is_up(driver: &Driver) -> bool {
+    driver.read(0x100 + 4) >> 16 & 1 == 1
 }
 
 /// Waits until `see` holds.
@@ -300,12 +320,44 @@ fn without_merging_a_frame_needs_one_buffer() {
 fn a_cut_wire_is_told_and_the_driver_goes_on() {
     let port = Port::new();
     let mut driver = Driver::running(Box::new(device(&port)));
-    let status = |driver: &Driver| driver.read(0x100 + 4) >> 16 & 1;
-    assert_eq!(status(&driver), 1);
+    assert!(is_up(&driver));
     port.change(|wire| wire.cut = true);
-    until(|| status(&driver) == 0);
+    until(|| !is_up(&driver));
     // What is sent goes nowhere, and comes back.
     driver.request(TRANSMIT, &[&[0; 100]], &[]);
     assert_eq!(port.change(|wire| wire.sent.len()), 0);
     assert!(!driver.needs_reset());
+}
+
+#[test]
+fn what_waits_when_the_wire_is_cut_comes_back() {
+    let port = Port::new();
+    port.change(|wire| wire.stuck = true);
+    let mut driver = Driver::running(Box::new(device(&port)));
+    for head in 0..10 {
+        let data = driver.readable(&[0; 100]);
+        driver.push(TRANSMIT, head, &[data]);
+    }
+    driver.kick(TRANSMIT);
+    driver.settle();
+    assert_eq!(driver.rings[TRANSMIT].used_index(), 4);
+    // The driver does not tell of its frames again.
+    port.change(|wire| wire.cut = true);
+    until(|| driver.rings[TRANSMIT].used_index() == 10);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_end_of_the_wire_is_seen_without_room_for_its_frames() {
+    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let port = Port {
+        socket: Some(Arc::new(near)),
+        ..Port::new()
+    };
+    port.change(|wire| wire.incoming.push_back(frame(60)));
+    // It gives no buffer to receive in.
+    let driver = Driver::running(Box::new(device(&port)));
+    assert!(is_up(&driver));
+    drop(far);
+    until(|| !is_up(&driver));
 }
