@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::plan::PolicyLayer;
+use crate::text::printable;
 use netproxy::policy::{Abilities, Engine, Layers, Origin, Policy, Quota};
 
 /// What a guest may connect to, as text in the form of [`netproxy::policy`], in up to three layers. Without any it may connect to nothing, and
@@ -104,15 +105,32 @@ fn has_quota(policy: &Policy) -> bool {
     all.any(|quota| quota != Quota::default())
 }
 
+/// Most connections and requests that are told of those that were denied, each once.
+pub(crate) const MAX_DENIED: usize = 1024;
+
 /// A connection or a request that the guest was kept from.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub struct Denied {
     /// Where to, safe to print.
     pub destination: String,
     /// Why, in a line.
     pub reason: String,
-    /// A rule that would allow it, in TOML, if a rule could.
+    /// A rule that would allow it, in a line of TOML, if a rule could and the line is short and safe to print.
     pub rule: Option<String>,
+}
+
+impl Denied {
+    /// With texts of the guest's, of any length and with anything in them.
+    pub(crate) fn new(destination: &str, reason: &str, rule: Option<&str>) -> Self {
+        Self {
+            destination: printable(destination),
+            reason: printable(reason),
+            // A part of a rule would be another rule.
+            rule: rule
+                .filter(|rule| printable(rule) == *rule)
+                .map(str::to_owned),
+        }
+    }
 }
 
 impl fmt::Display for Denied {

@@ -14,7 +14,7 @@ use crate::changes::{Changed, WorkspaceChanges};
 use crate::config::{GuestFiles, SandboxBuilder};
 use crate::error::{EndReason, Error, Result};
 use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
-use crate::network::Denied;
+use crate::network::{Denied, MAX_DENIED};
 use crate::protocol::{BootFacts, Configure, Mount, Network, Octets};
 use crate::refusal::Refusal;
 use crate::text::{printable, printable_path};
@@ -72,8 +72,6 @@ enum End {
 const MAX_BROKEN: usize = 16;
 /// Most refusals that are kept: those of four shares.
 const MAX_REFUSALS: usize = 1024;
-/// Most connections and requests that are kept of those that were denied.
-const MAX_DENIED: usize = 1024;
 
 impl Sandbox {
     /// Settings for a sandbox of the guest that [`GuestFiles::locate`] finds.
@@ -121,7 +119,7 @@ impl Sandbox {
         } = prepared;
         // While we held the workers' ends, their streams would not end with them.
         drop((files, egress_files));
-        let (watched, supervision) = supervise(
+        let (watched, supervision, network) = supervise(
             process,
             egress,
             pipe_receiver(console)?,
@@ -129,7 +127,7 @@ impl Sandbox {
         );
         watched.mark(Phase::Spawned, spawned);
         let (agent, facts) = watched
-            .ready(into_tokio(agent)?, configure, config.start_timeout)
+            .ready(into_tokio(agent)?, configure, network, config.start_timeout)
             .await?;
         Ok(Self {
             agent,
@@ -372,11 +370,8 @@ impl Watched {
 
     fn note_denied(&self, denied: &Denied) {
         let mut all = self.denied();
-        let denied = Denied {
-            destination: printable(&denied.destination),
-            reason: printable(&denied.reason),
-            rule: denied.rule.as_deref().map(printable),
-        };
+        // The worker said that it is safe to print.
+        let denied = Denied::new(&denied.destination, &denied.reason, denied.rule.as_deref());
         if all.len() < MAX_DENIED && !all.contains(&denied) {
             all.push(denied);
         }
@@ -417,6 +412,7 @@ impl Watched {
         &self,
         stream: tokio::net::UnixStream,
         configure: Configure,
+        network: impl Future<Output = Result<()>>,
         limit: Duration,
     ) -> Result<(AgentClient, BootFacts)> {
         let connect = async {
@@ -424,8 +420,9 @@ impl Watched {
             let facts = agent.configure(configure).await?;
             Ok((agent, facts))
         };
-        let (agent, facts) = tokio::select! {
-            result = self.while_running(connect) => result?,
+        let connect = async { tokio::try_join!(self.while_running(connect), network) };
+        let ((agent, facts), ()) = tokio::select! {
+            result = connect => result?,
             end = self.ended() => return Err(end.error()),
             () = tokio::time::sleep(limit) => {
                 let console = self.console.last_line();

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use hv_core::Fault;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{DRAIN_LIMIT, End, Watched};
 use crate::control::{MachineEnd, Report};
-use crate::error::EndReason;
+use crate::error::{EndReason, Result};
 use crate::host::{Console, WorkerProcess};
 use crate::text::printable;
 use crate::timeline::Phase;
@@ -41,13 +41,18 @@ impl Drop for Supervision {
     }
 }
 
-/// Follows the workers; what they tell is in the first, and they end with the second.
+/// Follows the workers; what they tell is in the first, they end with the second, and the third says whether there is the network that was asked
+/// for.
 pub(super) fn supervise(
     mut process: WorkerProcess,
     egress: Option<WorkerProcess>,
     console_stream: Receiver,
     console: Console,
-) -> (Watched, Supervision) {
+) -> (
+    Watched,
+    Supervision,
+    impl Future<Output = Result<()>> + use<>,
+) {
     let leash = process.take_leash();
     let (sender, end) = watch::channel(None);
     let watched = Watched {
@@ -70,30 +75,89 @@ pub(super) fn supervise(
         // Nobody may be listening any more.
         drop(sender.send(Some(end)));
     });
-    let egress = egress.map(|egress| tokio::spawn(follow_egress(egress, watched.clone())));
+    let (started, network) = oneshot::channel();
+    let is_wanted = egress.is_some();
+    let egress = egress.map(|egress| {
+        let follower = EgressFollower {
+            process: egress,
+            watched: watched.clone(),
+        };
+        tokio::spawn(follower.run(started))
+    });
     let supervision = Supervision {
         task,
         egress,
         leash,
     };
-    (watched, supervision)
+    let network = async move {
+        if is_wanted {
+            // The follower goes without a word only when it was aborted.
+            let end = network.await.unwrap_or(Some(End::Ran(EndReason::Killed)));
+            return end.map_or(Ok(()), |end| Err(end.error()));
+        }
+        Ok(())
+    };
+    (watched, supervision, network)
 }
 
-/// Takes what the egress worker tells, until it ends, and then says so. The guest has no network then.
-async fn follow_egress(mut process: WorkerProcess, watched: Watched) {
-    let mut why = None;
-    while let Some(Ok(report)) = process.report().await {
-        match report {
-            Report::Denied(denied) => watched.note_denied(&denied),
-            Report::NotStarted(failure) => why = Some(failure.message),
-            Report::Broken(problem) => watched.note_broken(&problem),
-            _ => {}
+struct EgressFollower {
+    process: WorkerProcess,
+    watched: Watched,
+}
+
+impl EgressFollower {
+    /// Takes what the egress worker tells, until it ends. `started` gets why there is no network, or that there is one.
+    async fn run(mut self, started: oneshot::Sender<Option<End>>) {
+        // Nobody may be listening any more.
+        if let Err(end) = self.start().await {
+            drop(started.send(Some(end)));
+            return;
         }
+        drop(started.send(None));
+        let mut why = None;
+        while let Some(Ok(report)) = self.process.report().await {
+            match report {
+                Report::Denied(denied) => self.watched.note_denied(&denied),
+                Report::NotStarted(failure) => why = Some(failure.message),
+                Report::Broken(problem) => self.watched.note_broken(&problem),
+                _ => {}
+            }
+        }
+        self.process.kill();
+        let words = self.process.wait().await;
+        // It ends with the machine, too, and that is known a moment later.
+        if why.is_none()
+            && tokio::time::timeout(DRAIN_LIMIT, self.watched.ended())
+                .await
+                .is_ok()
+        {
+            return;
+        }
+        let why = why.unwrap_or(words);
+        self.watched
+            .note_broken(&format!("network: the egress worker has ended: {why}"));
     }
-    process.kill();
-    let words = process.wait().await;
-    let why = why.unwrap_or(words);
-    watched.note_broken(&format!("network: the egress worker has ended: {why}"));
+
+    /// Waits until it is confined: the guest's bytes are then looked at, and not before.
+    async fn start(&mut self) -> std::result::Result<(), End> {
+        let not_started =
+            |fault, why: &str| End::NotStarted(fault, format!("network: {}", printable(why)));
+        while let Some(Ok(report)) = self.process.report().await {
+            match report {
+                Report::Phase(Phase::Confined, _) => return Ok(()),
+                Report::NotStarted(failure) => {
+                    return Err(not_started(failure.fault.into(), &failure.message));
+                }
+                _ => {}
+            }
+        }
+        self.process.kill();
+        let words = self.process.wait().await;
+        Err(not_started(
+            Fault::Host,
+            &format!("the egress worker has ended: {words}"),
+        ))
+    }
 }
 
 struct Supervisor {
@@ -137,7 +201,7 @@ impl Supervisor {
         self.finish(last, &mut buffer).await
     }
 
-    fn room(&self, phase: Phase) -> Result<(), String> {
+    fn room(&self, phase: Phase) -> std::result::Result<(), String> {
         if phase == Phase::Confined {
             self.process.room()
         } else {
