@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::plan::PolicyLayer;
 use crate::text::printable;
-use netproxy::policy::{Abilities, Engine, Layers, Origin, Policy, Quota};
+use netproxy::policy::{Abilities, Engine, LARGEST_FILE, Layers, Origin, Policy, Quota};
 
 /// What a guest may connect to, as text in the form of [`netproxy::policy`], in up to three layers. Without any it may connect to nothing, and
 /// names do not resolve.
@@ -27,6 +27,9 @@ pub(crate) struct Layer {
 }
 
 impl NetworkPolicy {
+    /// Most bytes of a layer; a longer one is refused.
+    pub const LARGEST_LAYER: usize = LARGEST_FILE;
+
     /// Denies everything.
     pub fn new() -> Self {
         Self::default()

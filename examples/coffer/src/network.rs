@@ -1,8 +1,8 @@
 //! The policy of the guest's network, from files and options, and what it denied.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use sandbox::{Denied, Error, NetworkPolicy};
@@ -13,8 +13,8 @@ use crate::print::say;
 
 /// The user's own policy, in the folder for settings.
 const GLOBAL: &str = "cofferdam/policy.toml";
-/// The repository's, in the workspace.
-const REPOSITORY: &str = ".cofferdam/policy.toml";
+/// The repository's, in this folder of the workspace.
+const REPOSITORY: (&str, &str) = (".cofferdam", "policy.toml");
 /// Destinations that are told of at the end.
 const MOST_DENIED: usize = 8;
 
@@ -41,8 +41,7 @@ pub(crate) fn policy(
     };
     text.extend(allowed(&options.allow).into_bytes());
     policy = policy.sandbox(&origin, text);
-    let own = workspace.map(|workspace| workspace.join(REPOSITORY));
-    if let Some((origin, text)) = own.map_or(Ok(None), |file| read(&file))? {
+    if let Some((origin, text)) = workspace.map_or(Ok(None), read_of_repository)? {
         policy = policy.repository(&origin, text);
     }
     Ok(Some(policy))
@@ -69,7 +68,56 @@ fn settings_folder() -> Option<PathBuf> {
 
 /// A policy file's name and content; `None`: there is no such file.
 fn read(file: &Path) -> Result<Option<(String, Vec<u8>)>, Failure> {
-    match fs::read(file) {
+    found(file, File::open(file).and_then(content))
+}
+
+/// The same for the repository's. Who wrote it is not trusted: links are not followed, and only a file is read.
+fn read_of_repository(workspace: &Path) -> Result<Option<(String, Vec<u8>)>, Failure> {
+    let (folder, name) = REPOSITORY;
+    let folder = workspace.join(folder);
+    let file = folder.join(name);
+    let text = fs::symlink_metadata(&folder).and_then(|metadata| {
+        if metadata.is_dir() {
+            content(open_regular(&file)?)
+        } else {
+            Err(io::Error::other(format!(
+                "{} is no folder",
+                folder.display()
+            )))
+        }
+    });
+    found(&file, text)
+}
+
+fn open_regular(file: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // Without a wait for the other end of a pipe.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    let open = options.open(file)?;
+    if open.metadata()?.is_file() {
+        Ok(open)
+    } else {
+        Err(io::Error::other("it is no regular file"))
+    }
+}
+
+/// All of a file, or enough of it to be refused.
+fn content(file: File) -> io::Result<Vec<u8>> {
+    let most = u64::try_from(NetworkPolicy::LARGEST_LAYER).unwrap_or(u64::MAX);
+    let mut text = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn found(file: &Path, text: io::Result<Vec<u8>>) -> Result<Option<(String, Vec<u8>)>, Failure> {
+    match text {
         Ok(text) => Ok(Some((file.display().to_string(), text))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(file, &error)),
@@ -87,7 +135,10 @@ fn unreadable(file: &Path, error: &io::Error) -> Failure {
 /// Tells what the command was kept from on its network.
 pub(crate) fn say_denied(denied: &[Denied]) {
     for denied in denied.iter().take(MOST_DENIED) {
-        say(&format!("coffer: denied: {denied}"));
+        say(&format!("coffer: not reached: {denied}"));
+        if let Some(rule) = &denied.rule {
+            say(&format!("coffer:   to allow it: {rule}"));
+        }
     }
     match denied.len().saturating_sub(MOST_DENIED) {
         0 => {}
@@ -106,5 +157,39 @@ mod tests {
             rules,
             "\n[[allow]]\nhost = \"a.example\"\n\n[[allow]]\nhost = \"x\\\"\\n[[allow]]\\nhost = \\\"y\"\n"
         );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_repositorys_policy_is_a_file_of_its_own() {
+        use std::os::unix::fs::symlink;
+
+        let workspace = tempfile::tempdir().unwrap();
+        let secret = workspace.path().join("secret");
+        fs::write(&secret, "x").unwrap();
+        let read = || read_of_repository(workspace.path()).map_err(|failure| failure.to_string());
+        assert_eq!(read().unwrap(), None);
+
+        let folder = workspace.path().join(".cofferdam");
+        symlink(".", &folder).unwrap();
+        assert!(read().unwrap_err().contains("is no folder"));
+        fs::remove_file(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        assert_eq!(read().unwrap(), None);
+
+        let file = folder.join("policy.toml");
+        symlink(&secret, &file).unwrap();
+        assert!(read().unwrap_err().contains("cannot be read"));
+        fs::remove_file(&file).unwrap();
+        // Nobody writes into it: opening must not wait.
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &file, pipe, 0o600.into(), 0).unwrap();
+        assert!(read().unwrap_err().contains("no regular file"));
+        fs::remove_file(&file).unwrap();
+
+        fs::write(&file, vec![b'#'; NetworkPolicy::LARGEST_LAYER * 3]).unwrap();
+        let (origin, text) = read().unwrap().unwrap();
+        assert_eq!(origin, file.display().to_string());
+        assert_eq!(text.len(), NetworkPolicy::LARGEST_LAYER + 1);
     }
 }

@@ -58,6 +58,7 @@ const TOOLS: &[&str] = &[
     ".gemini",
     ".cursor",
     ".mcp.json",
+    ".cofferdam",
     ".github/workflows",
     ".gitlab-ci.yml",
     ".cargo/{config,config.toml}",
