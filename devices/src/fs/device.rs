@@ -154,7 +154,14 @@ const fn share(thread: usize) -> Range<usize> {
 struct Threads(Vec<Box<dyn Worker>>);
 
 impl Worker for Threads {
+    fn begin_stop(&self) {
+        for thread in &self.0 {
+            thread.begin_stop();
+        }
+    }
+
     fn stop(self: Box<Self>) -> Vec<QueueState> {
+        self.begin_stop();
         self.0.into_iter().flat_map(Worker::stop).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! The file system device through the mock driver, with servers that know no FUSE.
 
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -163,6 +164,64 @@ fn a_slow_request_holds_up_its_own_queue_only() {
     assert_eq!(driver.rings[REQUESTS].pop_used(), None);
     go.send(()).unwrap();
     driver.wait_used(REQUESTS);
+}
+
+/// Holds requests that begin with `w` until it is told to go on, and counts the others, each of which takes a while.
+struct Steps {
+    entered: Mutex<Sender<()>>,
+    go_on: Mutex<Receiver<()>>,
+    done: Arc<AtomicU16>,
+}
+
+impl FsBackend for Steps {
+    fn handle(&self, request: &mut Reader<'_>, _reply: &mut Writer<'_>) -> usize {
+        let mut kind = [0];
+        request.read(&mut kind);
+        if kind == *b"w" {
+            self.entered.lock().unwrap().send(()).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
+        } else {
+            std::thread::sleep(Duration::from_millis(10));
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
+        0
+    }
+
+    fn reset(&self) {}
+}
+
+#[test]
+fn a_stop_waits_for_the_call_at_hand_of_each_queue_and_not_for_more() {
+    const STEPS: u16 = 200;
+    let ((entered, has_entered), (go, go_on)) = (channel(), channel());
+    let done = Arc::<AtomicU16>::default();
+    let steps = Steps {
+        entered: Mutex::new(entered),
+        go_on: Mutex::new(go_on),
+        done: Arc::clone(&done),
+    };
+    let device = Fs::new("work", 2, Arc::new(steps)).unwrap();
+    let mut driver = Driver::running(Box::new(device));
+    let (wait, step) = (driver.readable(b"wait"), driver.readable(b"step"));
+    driver.push(REQUESTS, 0, &[wait]);
+    driver.kick(REQUESTS);
+    has_entered.recv().unwrap();
+    for head in 0..STEPS {
+        driver.push(REQUESTS + 1, head, &[step]);
+    }
+    driver.kick(REQUESTS + 1);
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| driver.transport.pause());
+        // Until the other queue's thread has ended, or has done all, while the first thread is held.
+        let mut seen = None;
+        while seen != Some(done.load(Ordering::Relaxed)) {
+            seen = Some(done.load(Ordering::Relaxed));
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        assert!(!stop.is_finished());
+        go.send(()).unwrap();
+    });
+    assert!(done.load(Ordering::Relaxed) < STEPS);
 }
 
 /// Answers when so many requests are there at once; without a byte if they do not come.

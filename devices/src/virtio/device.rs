@@ -100,6 +100,10 @@ pub trait VirtioDevice: Send {
 
 /// A running device.
 pub trait Worker: Send {
+    /// Has it take nothing more, and does not wait: a device with several threads then waits for the slowest and not for one after the
+    /// other. [`Self::stop`] does it too.
+    fn begin_stop(&self) {}
+
     /// Stops it and returns every queue of the [`Model`], in order, as it is now. No descriptor is
     /// in flight afterwards. Waits for the host call that the device is in; what it did not take
     /// stays in the rings.

@@ -96,7 +96,8 @@ impl Interrupt {
         self.raise(VIRTIO_MMIO_INT_VRING);
     }
 
-    /// The device's configuration space changed. Call it after the change.
+    /// A field of the device's configuration space changed. Call it after the change. (If several changed at once, a driver could read old and
+    /// new ones together and find the same generation.)
     pub fn config_changed(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
         self.raise(VIRTIO_MMIO_INT_CONFIG);

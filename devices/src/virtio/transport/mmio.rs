@@ -87,13 +87,15 @@ impl MmioTransport {
     /// Lets it go on. Without effect when it was not paused.
     ///
     /// # Errors
-    /// The host has no thread left.
+    /// The host has no thread left. The device asks its driver for a reset then: a part of it may have run, and what it did is not to be
+    /// done again.
     pub fn resume(&self) -> Result<(), StartError> {
         let mut inner = self.lock();
         if !std::mem::take(&mut inner.paused) || !inner.core.is_active() {
             return Ok(());
         }
         self.start(&mut inner)
+            .inspect_err(|error| self.interrupt.needs_reset(error))
     }
 
     /// Why the device last asked its driver for a reset, for the host's report.

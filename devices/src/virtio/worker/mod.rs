@@ -109,8 +109,7 @@ struct DeviceThread {
 
 impl DeviceThread {
     fn join(&mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        self.stop.signal();
+        self.begin_stop();
         if let Some(Ok(states)) = self.thread.take().map(JoinHandle::join) {
             self.states = states;
         }
@@ -118,6 +117,11 @@ impl DeviceThread {
 }
 
 impl Worker for DeviceThread {
+    fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.signal();
+    }
+
     fn stop(mut self: Box<Self>) -> Vec<QueueState> {
         self.join();
         std::mem::take(&mut self.states)

@@ -430,3 +430,44 @@ fn a_descriptor_is_reported_for_as_long_as_it_is_ready() {
     drop(near);
     drop(driver);
 }
+
+/// A device that cannot be started when it is told so.
+struct Refusing<F> {
+    device: Probe<F>,
+    refuses: Arc<AtomicBool>,
+}
+
+impl<F: Step> VirtioDevice for Refusing<F> {
+    fn model(&self) -> Model {
+        self.device.model()
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        self.device.read_config(offset, data);
+    }
+
+    fn start(&mut self, env: RunEnv) -> Result<Box<dyn Worker>, StartError> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(StartError::Host(io::Error::other("no thread left")));
+        }
+        self.device.start(env)
+    }
+}
+
+#[test]
+fn a_resume_that_fails_asks_for_a_reset() {
+    let refuses = Arc::<AtomicBool>::default();
+    let device = Refusing {
+        device: Probe::new(1, echo),
+        refuses: Arc::clone(&refuses),
+    };
+    let mut driver = Driver::running(Box::new(device));
+    driver.transport.pause();
+    refuses.store(true, Ordering::Relaxed);
+    assert!(driver.transport.resume().is_err());
+    assert!(driver.needs_reset());
+    // Its driver can have it again.
+    refuses.store(false, Ordering::Relaxed);
+    driver.init(u64::MAX);
+    assert_eq!(driver.request(0, &[&[1]], &[]).written, 0);
+}
