@@ -160,7 +160,7 @@ fn run(command: Cli) -> Result<ExitCode> {
         Cli::Ci { steps } => ci::run(&steps)?,
         Cli::Tidy => tidy::run()?,
         Cli::Bench { bench } => bench::run(bench)?,
-        Cli::Campaign { campaign, lengths } => campaign::run(campaign, lengths)?,
+        Cli::Campaign { campaign, lengths } => campaign::run(campaign, &lengths)?,
         Cli::Nested(arguments) => return Ok(ExitCode::from(nested::run(&arguments.job())?.status)),
     }
     Ok(ExitCode::SUCCESS)

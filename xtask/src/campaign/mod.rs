@@ -7,7 +7,7 @@ mod share_guest;
 
 use std::{fs, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use crate::host;
@@ -22,7 +22,7 @@ pub(crate) enum Campaign {
 }
 
 /// How long it runs.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Lengths {
     /// Operations of each of two fsx processes
     #[arg(long, default_value_t = 5_000_000)]
@@ -33,6 +33,9 @@ pub(crate) struct Lengths {
     /// Exchanges of a directory and a link while the guest works
     #[arg(long, default_value_t = 1_000_000)]
     exchanges: u64,
+    /// Only the checks whose name contains this
+    #[arg(long)]
+    only: Option<String>,
 }
 
 /// One check and how it went.
@@ -47,11 +50,20 @@ struct Check {
 
 /// All checks so far.
 #[derive(Debug, Default)]
-struct Checks(Vec<Check>);
+struct Checks {
+    done: Vec<Check>,
+    only: Option<String>,
+    /// Those that were not asked for.
+    left_out: usize,
+}
 
 impl Checks {
     /// Runs a check; what went wrong is its outcome.
     fn run(&mut self, what: &'static str, check: impl FnOnce() -> Result<String>) {
+        if self.only.as_ref().is_some_and(|only| !what.contains(only)) {
+            self.left_out += 1;
+            return;
+        }
         eprintln!("xtask: {what} ...");
         let begin = Instant::now();
         let outcome = check();
@@ -66,13 +78,16 @@ impl Checks {
             "{verdict}  {what}: {} ({:.0} s)",
             check.outcome, check.seconds
         );
-        self.0.push(check);
+        self.done.push(check);
     }
 }
 
 /// Runs all checks and writes the file.
-pub(crate) fn run(campaign: Campaign, lengths: Lengths) -> Result<()> {
-    let mut checks = Checks::default();
+pub(crate) fn run(campaign: Campaign, lengths: &Lengths) -> Result<()> {
+    let mut checks = Checks {
+        only: lengths.only.clone(),
+        ..Checks::default()
+    };
     let name = match campaign {
         Campaign::Share => {
             share::run(&mut checks, lengths)?;
@@ -86,10 +101,14 @@ pub(crate) fn run(campaign: Campaign, lengths: Lengths) -> Result<()> {
     let folder = host::target().join("campaign");
     fs::create_dir_all(&folder)?;
     let file = folder.join(format!("{name}.json"));
-    fs::write(&file, serde_json::to_vec_pretty(&checks.0)?)
+    fs::write(&file, serde_json::to_vec_pretty(&checks.done)?)
         .with_context(|| format!("cannot write {}", file.display()))?;
-    match checks.0.iter().filter(|check| !check.passed).count() {
+    if checks.left_out > 0 {
+        println!("{} checks were not asked for", checks.left_out);
+    }
+    ensure!(!checks.done.is_empty(), "no check has such a name");
+    match checks.done.iter().filter(|check| !check.passed).count() {
         0 => Ok(()),
-        failed => bail!("{failed} of {} checks failed", checks.0.len()),
+        failed => bail!("{failed} of {} checks failed", checks.done.len()),
     }
 }

@@ -66,7 +66,7 @@ const OVERLAID_STATE: &str = "find . -path ./.git -prune -o -type f -print0 | so
 const GIT_CHECK: &str = "git fsck --full --strict >/dev/null && git gc -q && git fsck --full --strict >/dev/null && git diff --quiet HEAD";
 
 /// Runs all.
-pub(super) fn run(checks: &mut Checks, lengths: Lengths) -> Result<()> {
+pub(super) fn run(checks: &mut Checks, lengths: &Lengths) -> Result<()> {
     ensure!(
         host::is_root() && Path::new("/dev/fuse").exists(),
         "mounting a share takes root and /dev/fuse"
