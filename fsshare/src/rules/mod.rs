@@ -196,22 +196,24 @@ impl Rules {
         self.add(pattern, Guard::Protected, false)
     }
 
-    /// Whether a directory at this path is guarded, or part of what is: rules that begin at it would not see that.
+    /// Whether a directory at this path is hidden or protected, or lies in what is: shared by itself it would be free.
     #[must_use]
     pub fn concern(&self, directory: &Path) -> bool {
-        let (mut state, mut leads) = (State::default(), false);
-        for part in directory.components() {
-            let Component::Normal(name) = part else {
-                continue;
-            };
-            let judged = self.judge(state, name.as_encoded_bytes());
-            if judged.guard(true).is_some() {
-                return true;
-            }
+        let mut state = State::default();
+        names(directory).any(|name| {
+            let judged = self.judge(state, name);
             state = judged.state(true);
-            leads = judged.is_on_the_way();
-        }
-        leads
+            judged.guard(true).is_some()
+        })
+    }
+
+    /// The state of the top of a tree that lies at this path: rules that have begun on the way there go on below it. What they say of the way
+    /// itself does not count.
+    pub(crate) fn at(&self, place: &Path) -> State {
+        let way = names(place).fold(State::default(), |state, name| {
+            self.judge(state, name).steps
+        });
+        State(way.0 | State::TOP.0)
     }
 
     fn add(&mut self, text: &str, guard: Guard, spares_directories: bool) -> Result<(), RuleError> {
@@ -281,6 +283,13 @@ impl Rules {
         judged.guards = [directory, other];
         judged
     }
+}
+
+fn names(path: &Path) -> impl Iterator<Item = &[u8]> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.as_encoded_bytes()),
+        _ => None,
+    })
 }
 
 impl fmt::Debug for Rules {

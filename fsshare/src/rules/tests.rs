@@ -165,8 +165,12 @@ fn the_usual_rules_are_valid_and_mean_what_they_say() {
     for (path, concerns) in [
         ("/home/u/project", false),
         ("/home/u/.config/tool", false),
-        ("/home/u/.config", true),
-        ("/p/.git/modules/x", true),
+        ("/home/u/.config", false),
+        ("/home/u/.config/gcloud", true),
+        ("/p/.git", false),
+        ("/p/.git/hooks", true),
+        ("/p/.git/modules/x", false),
+        ("/p/.git/modules/x/hooks", true),
         ("/p/node_modules/x", false),
         ("/p/.vscode", true),
         ("/p/.vscode/x", true),
@@ -181,4 +185,27 @@ fn the_usual_rules_are_valid_and_mean_what_they_say() {
     );
     let directory = usual.judge(State::TOP, b".git");
     assert_eq!(directory.guard(true), None);
+}
+
+#[test]
+fn rules_go_on_in_a_tree_that_lies_where_they_have_begun() {
+    let mut rules = Rules::usual();
+    rules.protect("/top").unwrap();
+    for (place, name, expected) in [
+        ("", "hooks", None),
+        ("/p/.git", "hooks", Some(Guard::Protected)),
+        ("/p/.GIT", "Hooks", Some(Guard::Protected)),
+        ("/p/.git", "config", Some(Guard::GitConfig)),
+        ("/p/.git", "index", None),
+        ("/p/.git/modules/a/b", "hooks", Some(Guard::Protected)),
+        ("/p/.git/modules/a/b", "HEAD", None),
+        ("/p/git", "hooks", None),
+        ("/home/u/.config", "gcloud", Some(Guard::Hidden)),
+        // What is at the top of the tree is there, not above it.
+        ("/p", "top", Some(Guard::Protected)),
+        ("/top", "x", None),
+    ] {
+        let judged = rules.judge(rules.at(Path::new(place)), name.as_bytes());
+        assert_eq!(judged.guard(true), expected, "{place} {name}");
+    }
 }

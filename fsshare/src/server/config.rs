@@ -1,5 +1,6 @@
 //! What the embedder decides.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::rules::Rules;
 pub struct Config {
     /// The directory that the guest sees as its root, open in any mode (`O_PATH` will do on Linux).
     pub root: OwnedHandle,
+    /// Where that directory is on the host, or empty: `rules` that have begun on the way to it go on below it (of `.git/hooks`, `hooks` in a
+    /// tree at `…/.git`), and what is in a `.git` folder is git's. It is not opened.
+    pub place: PathBuf,
     /// A directory of the host that takes what the guest changes, so that the tree stays as it is: empty, or left by an earlier share of the same
     /// tree, which then goes on. One share at a time may have it. What was changed is told by `Changes`.
     ///
@@ -51,6 +55,7 @@ impl Config {
     pub fn new(root: OwnedHandle) -> Self {
         Self {
             root,
+            place: PathBuf::new(),
             overlay: None,
             journal: None,
             read_only: false,

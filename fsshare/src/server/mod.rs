@@ -31,7 +31,7 @@ pub use refusals::{Observer, Reason, Refusal};
 
 use self::budget::Budget;
 use self::handles::{Directories, Files, Handles};
-use self::inodes::{Inode, Inodes};
+use self::inodes::{Inode, Inodes, Top};
 use self::owners::Owners;
 #[cfg(feature = "fuse-mount")]
 pub(crate) use self::passthrough::Backing;
@@ -101,6 +101,7 @@ impl Server {
         let session = Session::new(&config);
         let Config {
             root,
+            place,
             overlay,
             journal,
             read_only,
@@ -116,7 +117,11 @@ impl Server {
         let usage = Usage::of(quota);
         let (host, root, origins) = open_tree(root, overlay.as_ref(), read_only)?;
         let journal = journal.filter(|_| origins.is_none()).map(Journal::new);
-        let inodes = Inodes::new(root, &limits, hard_links, usage.clone())
+        let top = Top {
+            state: rules.at(&place),
+            is_gits: place.iter().any(|name| name == ".git"),
+        };
+        let inodes = Inodes::new(root, top, &limits, hard_links, usage.clone())
             .map_err(|errno| Error::Root(errno.into()))?;
         Ok(Self {
             host,

@@ -33,6 +33,33 @@ fn place<'a>(share: &Share, path: &'a str) -> (u64, &'a str) {
 }
 
 #[test]
+fn a_git_folder_that_is_shared_by_itself_is_guarded() {
+    for place in ["/home/u/p/.git", "/home/u/p/.git/modules/sub"] {
+        let share = Share::with(|config: &mut Config| {
+            config.rules = Rules::usual();
+            config.place = place.into();
+        });
+        put(&share, "hooks/pre-commit", "x");
+        put(&share, "refs/heads/main", "x");
+        put(&share, "objects/aa/bb", "x");
+        let hooks = share.lookup(ROOT_ID, "hooks").unwrap().nodeid;
+        let made = share.create(hooks, "post-commit", O_RDWR, 0o755);
+        assert_eq!(made.err(), Some(EPERM), "{place}");
+        let swapped = share.rename((ROOT_ID, "hooks"), (ROOT_ID, "old"), 0);
+        assert_eq!(swapped.err(), Some(EPERM), "{place}");
+        let made = share.create(ROOT_ID, "commondir", O_RDWR, 0o644);
+        assert_eq!(made.err(), Some(EPERM), "{place}");
+        share.create(ROOT_ID, "index.lock", O_RDWR, 0o644).unwrap();
+        // As in any `.git`: names are asked for anew, but for those of objects.
+        let refs = share.walk("refs/heads");
+        let entry = share.lookup(refs, "main").unwrap();
+        assert_eq!((entry.entry_valid, entry.entry_valid_nsec), (0, 0));
+        let objects = share.walk("objects/aa");
+        assert_ne!(share.lookup(objects, "bb").unwrap().entry_valid_nsec, 0);
+    }
+}
+
+#[test]
 fn hidden_names_are_not_there_and_cannot_be_made() {
     let share = usual();
     for (folder, exists) in [("", true), ("a/", false), ("a/b/", true)] {

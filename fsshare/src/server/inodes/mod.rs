@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::nodes::{Nodes, Way};
-use self::table::Origin;
+use self::table::{Origin, ROOT};
 use super::budget::{Budget, Place};
 use super::config::{HardLinkPolicy, Limits};
 use super::locks::LockOwners;
@@ -59,9 +59,18 @@ pub(super) struct Found<'a> {
     pub(super) at: Option<(&'a Inode, Name<'a>)>,
 }
 
+/// What the top of the tree is to what is above it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Top {
+    pub(super) state: State,
+    /// It is, or lies in, a `.git` folder.
+    pub(super) is_gits: bool,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Inodes {
+    top_is_gits: bool,
     nodes: RwLock<Nodes>,
     root: Arc<Inode>,
     budget: Budget,
@@ -70,14 +79,16 @@ pub(super) struct Inodes {
 impl Inodes {
     pub(super) fn new(
         root: Node,
+        top: Top,
         limits: &Limits,
         hard_links: HardLinkPolicy,
         usage: Option<Arc<Usage>>,
     ) -> Result<Self, Errno> {
         let attributes = root.attributes()?;
-        let root = Inode::new(ROOT_ID, root, attributes.identity, State::TOP, None, true);
+        let root = Inode::new(ROOT_ID, root, attributes.identity, top.state, None, true);
         let root = Arc::new(root);
         Ok(Self {
+            top_is_gits: top.is_gits,
             nodes: RwLock::new(Nodes::of(
                 &root,
                 &attributes,
@@ -219,6 +230,9 @@ impl Inodes {
         let mut slot = nodes.table.place_of(id).ok();
         let mut below: &[u8] = b"";
         for _ in 0..LONGEST_WAY {
+            if self.top_is_gits && slot == Some(ROOT) {
+                return below != b"objects";
+            }
             let Some(origin) = slot.and_then(|slot| nodes.table.origin(slot)) else {
                 return false;
             };
@@ -290,7 +304,7 @@ impl Inodes {
         }
         let parts = names.iter().rev().flat_map(|name| [b"/".as_slice(), name]);
         let path = parts.collect::<Vec<_>>().concat();
-        (path, slot == Some(table::ROOT))
+        (path, slot == Some(ROOT))
     }
 
     /// Gives back `lookups` of a node. More than there were, or of an unknown node, does no harm.

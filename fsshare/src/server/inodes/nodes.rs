@@ -53,7 +53,7 @@ impl Nodes {
             hard_links,
             usage,
         };
-        nodes.table.insert(attributes, State::TOP, None)?;
+        nodes.table.insert(attributes, root.state(), None)?;
         let (at, _) = nodes.held.insert(ROOT, Arc::clone(root), |_| false)?;
         nodes.table.set_held(ROOT, at);
         Ok(nodes)
