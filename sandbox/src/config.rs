@@ -36,8 +36,11 @@ pub struct Mount {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ShareMode {
-    /// They are made on the host, at once.
+    /// They are made on the host, at once. One sandbox at a time has the directory so.
     Direct,
+    /// The same, and other sandboxes may have the directory so, too: for what all its programs lock before they change it, as git does with its
+    /// repositories.
+    Together,
     /// There are none: each is refused.
     ReadOnly,
     /// The guest has them, and the host's directory stays as it is, until someone applies them: see [`changes`](crate::changes).
@@ -65,7 +68,7 @@ pub enum ShareCache {
 impl Mount {
     /// Whether the guest can change the directory itself.
     pub(crate) fn is_changed_by_guest(&self) -> bool {
-        self.mode == ShareMode::Direct
+        matches!(self.mode, ShareMode::Direct | ShareMode::Together)
     }
 }
 

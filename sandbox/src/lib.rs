@@ -140,6 +140,8 @@ mod control;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod doctor;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod git;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod host;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod network;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::config::ShareCache;
 
 /// Version of the plan's form; a worker refuses any other.
-pub(crate) const PLAN_VERSION: u32 = 5;
+pub(crate) const PLAN_VERSION: u32 = 6;
 
 /// Most bytes of an encoded plan.
 pub(crate) const MAX_PLAN: usize = 64 * 1024;
@@ -121,6 +121,8 @@ pub(crate) enum Role {
 pub(crate) struct SharePlan {
     /// The name by which the guest mounts it.
     pub(crate) tag: String,
+    /// The directory's path on the host, for rules that have begun above it. Nothing is opened by it.
+    pub(crate) place: Vec<u8>,
     /// Every change is refused by the server.
     pub(crate) read_only: bool,
     /// For how long the guest may trust what it knows of it.
@@ -207,6 +209,7 @@ mod tests {
             roles: vec![Role::Hypervisor, Role::Share(0)],
             shares: vec![SharePlan {
                 tag: "workspace".into(),
+                place: b"/srv/\xff".to_vec(),
                 read_only: true,
                 cache: ShareCache::Never,
                 owner: (0, 0),

@@ -139,6 +139,13 @@ fn settings(
             guest: None,
             mode: share_mode(options, workspace)?,
         };
+        match sandbox::git::repository(workspace, &mount.mode) {
+            Ok(repository) => builder = repository.into_iter().fold(builder, SandboxBuilder::mount),
+            Err(error) => say(&format!(
+                "coffer: git will not work on {}: {error}",
+                workspace.display()
+            )),
+        }
         builder = builder.mount(mount).share_cache(match options.cache {
             CacheOption::Auto => ShareCache::Auto,
             CacheOption::Always => ShareCache::Always,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -115,7 +116,7 @@ impl Parts {
                 self.add(Role::Changes(number), overlay::open_to_change(changes)?);
                 self.changed.push(Changed::overlay(&mount.host, changes));
             }
-            ShareMode::Direct => {
+            ShareMode::Direct | ShareMode::Together => {
                 let (journal, ours) = journal()?;
                 self.add(Role::Journal(number), journal);
                 self.changed.push(Changed::in_place(&mount.host, ours));
@@ -123,9 +124,12 @@ impl Parts {
             ShareMode::ReadOnly => {}
         }
         let read_only = mount.mode == ShareMode::ReadOnly;
+        let place = std::fs::canonicalize(&mount.host)
+            .map_err(|error| path_error("workspace", &mount.host, error.to_string()))?;
         self.mounts.push((tag.clone(), guest, read_only));
         self.shares.push(SharePlan {
             tag,
+            place: place.into_os_string().into_vec(),
             read_only,
             cache: config.share_cache,
             owner: config.owner,
@@ -396,7 +400,7 @@ fn open_workspace(mount: &Mount) -> Result<OwnedFd> {
             "the whole file system cannot be shared: choose a directory in it".into(),
         ));
     }
-    let lock = if mount.is_changed_by_guest() {
+    let lock = if mount.mode == ShareMode::Direct {
         FlockOperation::NonBlockingLockExclusive
     } else {
         FlockOperation::NonBlockingLockShared

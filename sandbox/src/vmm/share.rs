@@ -3,8 +3,11 @@
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use devices::fs::FsBackend;
@@ -58,6 +61,7 @@ impl Share {
         let changes = places.changes.as_ref().map(OwnedFd::try_clone);
         let journal = places.journal.as_ref().map(OwnedFd::try_clone);
         let server = Server::new(Config {
+            place: PathBuf::from(OsStr::from_bytes(&plan.place)),
             read_only: plan.read_only,
             owner: Owner {
                 uid: plan.owner.0,

@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use sandbox::changes::{Change, OnConflict, What, WorkspaceChanges};
+use sandbox::{ExecSpec, ShareMode};
 
 use crate::fixture::{Fixture, READ_ONLY, Shared, cases};
 
@@ -18,6 +20,7 @@ cases!(Guest:
     read_only_cannot_be_changed_even_by_root,
     an_overlay_takes_the_changes,
     second_sandbox_on_it_is_refused,
+    git_works_in_a_worktree,
 );
 
 async fn changes_show_on_both_sides(fixture: &Fixture) -> Result<()> {
@@ -251,5 +254,49 @@ async fn second_sandbox_on_it_is_refused(fixture: &Fixture) -> Result<()> {
         .map(|error| error.to_string())
         .unwrap_or_default();
     assert!(message.contains("another sandbox is using it"), "{message}");
+    Ok(())
+}
+
+async fn git_works_in_a_worktree(fixture: &Fixture) -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let path = place.path().canonicalize()?;
+    let host = |script: &str| -> Result<String> {
+        let output = Command::new("sh")
+            .args(["-ec", script])
+            .current_dir(&path)
+            .output()?;
+        let text = String::from_utf8([output.stdout, output.stderr].concat())?;
+        ensure!(output.status.success(), "{script}: {text}");
+        Ok(text.trim_end().to_owned())
+    };
+    host(
+        "git init -q main; cd main; git config user.name h; git config user.email h@example.org; \
+         echo x > file; git add .; git commit -qm first; git worktree add -q ../tree",
+    )?;
+    let workspace = path.join("tree");
+    let repository = sandbox::git::repository(&workspace, &ShareMode::Direct)?;
+    let repository = repository.context("it is a worktree")?;
+    let sandbox = fixture
+        .small()
+        .workspace(&workspace)
+        .mount(repository)
+        .start()
+        .await?;
+    let script = "echo y >> file; git commit -qam second; git status --porcelain; git log --format=%s; \
+        cd ../main/.git; for evil in 'echo x > hooks/post-commit' 'mv hooks old' 'echo x > worktrees/tree/commondir' \
+        'git config core.fsmonitor x' 'echo x > config'; do sh -c \"$evil\" 2>/dev/null && echo \"$evil\"; done; true";
+    let spec = ExecSpec::new("sh")
+        .args(["-ec", script])
+        .directory(&workspace);
+    let output = sandbox.output(spec).await?;
+    let text = String::from_utf8([output.stdout, output.stderr].concat())?;
+    ensure!(text == "second\nfirst\n", "{text}");
+    sandbox.stop().await?;
+    assert_eq!(
+        host(
+            "git -C main log --format=%s tree; git -C main fsck --strict; git -C tree status --porcelain"
+        )?,
+        "second\nfirst"
+    );
     Ok(())
 }

@@ -128,28 +128,33 @@ fn unusable_workspaces_are_refused() {
 }
 
 #[test]
-fn a_workspace_has_one_writer_or_many_readers() {
+fn a_workspace_has_one_writer_or_several_that_know_of_each_other() {
+    use ShareMode::{Direct, ReadOnly, Together};
     let (folder, _) = good();
-    let mount = |read_only| Mount {
-        host: folder.path().join("work"),
-        guest: None,
-        mode: if read_only {
-            ShareMode::ReadOnly
-        } else {
-            ShareMode::Direct
-        },
+    let open = |mode: &ShareMode| {
+        open_workspace(&Mount {
+            host: folder.path().join("work"),
+            guest: None,
+            mode: mode.clone(),
+        })
     };
-    let writer = open_workspace(&mount(false)).unwrap();
-    assert!(matches!(
-        open_workspace(&mount(true)),
-        Err(Error::Busy { .. })
-    ));
-    drop(writer);
-    let _readers = [
-        open_workspace(&mount(true)).unwrap(),
-        open_workspace(&mount(true)).unwrap(),
-    ];
-    assert!(open_workspace(&mount(false)).is_err());
+    for (first, second, goes) in [
+        (Direct, Direct, false),
+        (Direct, ReadOnly, false),
+        (Direct, Together, false),
+        (ReadOnly, ReadOnly, true),
+        (Together, Together, true),
+        (Together, ReadOnly, true),
+        (Together, Direct, false),
+        (ReadOnly, Direct, false),
+    ] {
+        let held = open(&first).unwrap();
+        match open(&second) {
+            Ok(_) => assert!(goes, "{second:?} beside {first:?}"),
+            Err(error) => assert!(!goes && matches!(error, Error::Busy { .. }), "{error}"),
+        }
+        drop(held);
+    }
 }
 
 #[test]

@@ -40,6 +40,7 @@ impl Guest {
         fs::write(place.path().join("f"), pattern(20_000)).unwrap();
         let plan = SharePlan {
             tag: "work".into(),
+            place: Vec::new(),
             read_only,
             cache: ShareCache::Auto,
             owner: (0, 0),
