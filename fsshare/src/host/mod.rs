@@ -16,12 +16,12 @@ mod listing;
 pub(crate) mod macos;
 #[cfg(not(target_os = "linux"))]
 mod no_marks;
-#[cfg(not(target_os = "linux"))]
-mod no_watch;
 #[cfg(any(windows, test))]
 mod reparse;
 #[cfg(unix)]
 mod unix;
+#[cfg(any(not(target_os = "linux"), test))]
+mod unsigned_watch;
 #[cfg(windows)]
 pub(crate) mod windows;
 #[cfg(any(windows, test))]
@@ -41,10 +41,10 @@ pub(crate) use layers::{Directory, Host, Node, Over, upper_number};
 pub(crate) use layers::{copy_xattrs, user_xattrs};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::Watch;
-#[cfg(not(target_os = "linux"))]
-pub(crate) use no_watch::Watch;
 #[cfg(unix)]
 pub(crate) use unix::{AccessMode, File};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use unsigned_watch::Watch;
 #[cfg(windows)]
 pub(crate) use windows::{AccessMode, File};
 

@@ -15,7 +15,8 @@ pub struct Config {
     /// The directory that the guest sees as its root, open in any mode (`O_PATH` will do on Linux).
     pub root: OwnedHandle,
     /// Where that directory is on the host, or empty: `rules` that have begun on the way to it go on below it (of `.git/hooks`, `hooks` in a
-    /// tree at `…/.git`), and what is in a `.git` folder is git's. It is not opened.
+    /// tree at `…/.git`), and what is in a `.git` folder is git's. It is not opened;
+    /// on macOS and Windows it is watched for changes of the host's.
     pub place: PathBuf,
     /// A directory of the host that takes what the guest changes, so that the tree stays as it is: empty, or left by an earlier share of the same
     /// tree, which then goes on. One share at a time may have it. What was changed is told by `Changes`.
@@ -113,7 +114,8 @@ pub struct CachePolicy {
     /// Whether a file's cached pages, and a directory's listing, outlive its close. They are dropped in any case when size or time of change
     /// differ.
     pub keep_pages: bool,
-    /// Whether nothing may be remembered while the host's programs change something in the directories that the guest uses.
+    /// Whether nothing may be remembered while the host's programs change something in the directories that the guest uses. (On macOS and Windows,
+    /// where the system does not tell who did it: while they do and the guest does not.)
     pub watches_host: bool,
     /// Whether the guest may hold written data back. Only for trees that nobody on the host touches meanwhile.
     pub writeback: bool,

@@ -140,7 +140,7 @@ impl Server {
             rules,
             refusals: Refusals::to(observer),
             journal: journal.transpose().map_err(Error::Journal)?,
-            watch: cache.watches_host.then(Watch::new).flatten(),
+            watch: cache.watches_host.then(|| Watch::new(&place)).flatten(),
             origins,
             turns: RwLock::default(),
             cache,
@@ -235,11 +235,16 @@ impl Server {
                 Ok(())
             };
         }
-        if self.read_only && operation.changes() {
-            Err(Errno::EROFS)
-        } else {
-            Ok(())
+        if !operation.changes() {
+            return Ok(());
         }
+        if self.read_only {
+            return Err(Errno::EROFS);
+        }
+        if let Some(watch) = &self.watch {
+            watch.expect_own();
+        }
+        Ok(())
     }
 
     /// Carries a request out; `content` is what of it was not parsed.
