@@ -1,7 +1,7 @@
 //! A FUSE server over one directory tree of the host, for a client that is not trusted.
 //!
 //! A virtual machine's kernel mounts the tree (over virtio-fs, say) and sends FUSE requests; [`Server::handle`] answers them
-//! from the host's file system. The crate knows neither the device nor the hypervisor: a transport hands it bytes through
+//! from the host's file system; [`Shares`] does so for several trees at once. The crate knows neither the device nor the hypervisor: a transport hands it bytes through
 //! [`transfer`].
 //!
 //! What it refuses to do, whatever the guest sends:
@@ -45,5 +45,5 @@ pub use changes::{
 pub use rules::{RuleError, Rules};
 pub use server::{
     CachePolicy, Config, Error, Fault, HardLinkPolicy, Limits, LockPolicy, Observer, Owner, Quota,
-    Reason, Refusal, Server,
+    Reason, Refusal, Server, Shares,
 };

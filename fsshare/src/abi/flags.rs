@@ -32,6 +32,8 @@ bitflags! {
         const MAX_PAGES = 1 << 22;
         /// Targets of symbolic links may be cached.
         const CACHE_SYMLINKS = 1 << 23;
+        /// The client makes a file system of its own of each directory that the server says is one (`ATTR_SUBMOUNT`).
+        const SUBMOUNTS = 1 << 27;
         /// The server takes away set-user-id and set-group-id when told to.
         const HANDLE_KILLPRIV_V2 = 1 << 28;
         /// The high half is valid.

@@ -11,6 +11,9 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// Of [`Attr::flags`]: the directory is the root of a file system of its own, with inode numbers of its own.
+pub const ATTR_SUBMOUNT: u32 = 1;
+
 macro_rules! wire {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
@@ -83,7 +86,7 @@ wire! {
         rdev: u32,
         /// Preferred size of I/O in bytes.
         blksize: u32,
-        /// `FUSE_ATTR_*`; always 0 here.
+        /// `FUSE_ATTR_*`: [`ATTR_SUBMOUNT`] or 0 here.
         flags: u32,
     }
     /// Reply to whatever gives the guest a node.

@@ -93,6 +93,15 @@ impl Server {
         self.host.may_access(&self.node(node)?.node, mask)
     }
 
+    /// What a lookup gives that finds the share itself in the directory above all shares.
+    pub(super) fn top(&self) -> Result<wire::EntryOut, Errno> {
+        let id = self.inodes.root_id();
+        let attributes = self.inodes.attributes(&self.host, id)?;
+        let mut entry = self.entry_out(id, &attributes, None);
+        entry.attr.flags = wire::ATTR_SUBMOUNT;
+        Ok(entry)
+    }
+
     /// The reply that gives the guest a node, found in that directory if it has a name.
     pub(super) fn entry_out(
         &self,

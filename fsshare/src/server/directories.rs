@@ -117,7 +117,7 @@ fn is_dot(name: &[u8]) -> bool {
 
 /// The entry as the guest may see it: above the root there is nothing.
 fn shown<'a>(directory: &Inode, entry: &DirEntry<'a>) -> DirEntry<'a> {
-    let ino = if directory.id == ROOT_ID && entry.name == b".." {
+    let ino = if directory.is_top() && entry.name == b".." {
         ROOT_ID
     } else {
         entry.ino

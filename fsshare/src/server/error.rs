@@ -52,6 +52,9 @@ pub enum Error {
         /// How many shares divide what is not reserved.
         shares: usize,
     },
+    /// No share at all, or more than one session has numbers for.
+    #[error("the caller gave {0} shares for one session; give 1 to 255")]
+    Shares(usize),
     /// `max_write` is out of range.
     #[error("the caller asked for writes of {0} bytes; choose a multiple of 4096 up to 1 MiB")]
     MaxWrite(u32),
@@ -76,6 +79,7 @@ impl Error {
             Self::Root(_)
             | Self::Overlay(_)
             | Self::Journal(_)
+            | Self::Shares(_)
             | Self::MaxWrite(_)
             | Self::Transfer(_) => Fault::Caller,
             Self::Proc(_) | Self::Descriptors { .. } => Fault::Host,

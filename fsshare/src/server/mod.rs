@@ -13,7 +13,9 @@ mod handles;
 mod inodes;
 mod journal;
 mod locks;
+mod many;
 mod names;
+mod number;
 mod owners;
 mod passthrough;
 mod quota;
@@ -26,12 +28,14 @@ use std::sync::{Arc, RwLock};
 
 pub use config::{CachePolicy, Config, HardLinkPolicy, Limits, LockPolicy, Owner};
 pub use error::{Error, Fault};
+pub use many::Shares;
 pub use quota::Quota;
 pub use refusals::{Observer, Reason, Refusal};
 
 use self::budget::Budget;
 use self::handles::{Directories, Files, Handles};
 use self::inodes::{Inode, Inodes, Top};
+use self::number::ShareNumber;
 use self::owners::Owners;
 #[cfg(feature = "fuse-mount")]
 pub(crate) use self::passthrough::Backing;
@@ -90,7 +94,11 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::MaxWrite`], [`Error::Descriptors`], [`Error::Proc`] or [`Error::Root`].
-    pub fn new(mut config: Config) -> Result<Self, Error> {
+    pub fn new(config: Config) -> Result<Self, Error> {
+        Self::numbered(ShareNumber::default(), config)
+    }
+
+    fn numbered(number: ShareNumber, mut config: Config) -> Result<Self, Error> {
         if config.overlay.is_some() {
             // A lock on a file would stay with the host's when the guest's is copied up.
             config.locks = LockPolicy::Guest;
@@ -121,7 +129,7 @@ impl Server {
             state: rules.at(&place),
             is_gits: place.iter().any(|name| name == ".git"),
         };
-        let inodes = Inodes::new(root, top, &limits, hard_links, usage.clone())
+        let inodes = Inodes::new(number, (root, top), &limits, hard_links, usage.clone())
             .map_err(|errno| Error::Root(errno.into()))?;
         Ok(Self {
             host,
@@ -170,13 +178,14 @@ impl Server {
     /// [`Error::Request`], [`Error::NoRoom`] or [`Error::Transfer`]: there is no reply. The server is as good as before.
     pub fn handle(&self, request: &mut dyn Reader, reply: &mut dyn Writer) -> Result<usize, Error> {
         let mut buffers = self.pool.take();
-        let outcome =
-            buffers
-                .gather(request, self.longest_request())
-                .and_then(|(gathered, scratch)| {
-                    let parsed = abi::parse_without(gathered.bytes, gathered.left);
-                    self.answer(parsed, request, scratch, reply)
-                });
+        let outcome = buffers
+            .gather(request, longest_request(self.max_transfer))
+            .and_then(|(gathered, scratch)| {
+                match abi::parse_without(gathered.bytes, gathered.left) {
+                    Ok(parsed) => self.answer(&parsed, request, scratch, reply),
+                    Err(malformed) => refuse(malformed, scratch, reply),
+                }
+            });
         self.pool.give(buffers);
         outcome
     }
@@ -194,47 +203,25 @@ impl Server {
         usize::try_from(self.max_transfer).unwrap_or(usize::MAX)
     }
 
-    fn longest_request(&self) -> usize {
-        self.longest_transfer()
-            .max(LONGEST_XATTR)
-            .saturating_add(REQUEST_OVERHEAD)
-    }
-
     fn answer(
         &self,
-        parsed: Result<Request<'_>, ParseError>,
+        request: &Request<'_>,
         content: &mut dyn Reader,
         scratch: &mut Scratch,
         reply: &mut dyn Writer,
     ) -> Result<usize, Error> {
         scratch.reset(reply.available());
-        match parsed {
-            Ok(request) => {
-                let outcome = self.admit(&request.operation).and_then(|()| {
-                    let _turn = self.turn(&request);
-                    let outcome = self.perform(&request, content, scratch);
-                    outcome.inspect_err(|errno| self.tell_refused(&request, *errno))
-                });
-                scratch.send(request.unique, outcome, reply)
-            }
-            Err(malformed) => {
-                let (unique, errno) = malformed.answer().ok_or(malformed)?;
-                scratch.send(unique, Err(errno), reply)
-            }
-        }
+        let outcome = self.admit(&request.operation).and_then(|()| {
+            let _turn = self.turn(request);
+            let outcome = self.perform(request, content, scratch);
+            outcome.inspect_err(|errno| self.tell_refused(request, *errno))
+        });
+        scratch.send(request.unique, outcome, reply)
     }
 
     /// The policy layer: whether this share does such a thing at all, whatever it is asked about.
     fn admit(&self, operation: &Operation<'_>) -> Result<(), Errno> {
-        if !self.session.is_open()
-            && !matches!(operation, Operation::Init { .. } | Operation::Destroy)
-        {
-            return if operation.is_answered() {
-                Err(Errno::EIO)
-            } else {
-                Ok(())
-            };
-        }
+        self.session.admit(operation)?;
         if !operation.changes() {
             return Ok(());
         }
@@ -419,6 +406,25 @@ impl Server {
             ..wire::StatFsOut::default()
         })
     }
+}
+
+/// Bytes of the longest request whose content has `max_transfer` at most.
+fn longest_request(max_transfer: u32) -> usize {
+    usize::try_from(max_transfer)
+        .unwrap_or(usize::MAX)
+        .max(LONGEST_XATTR)
+        .saturating_add(REQUEST_OVERHEAD)
+}
+
+/// Answers what is no request.
+fn refuse(
+    malformed: ParseError,
+    scratch: &mut Scratch,
+    reply: &mut dyn Writer,
+) -> Result<usize, Error> {
+    scratch.reset(reply.available());
+    let (unique, errno) = malformed.answer().ok_or(malformed)?;
+    scratch.send(unique, Err(errno), reply)
 }
 
 /// The answer of an operation that says no more than that it is done.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::config::{Config, LockPolicy};
-use crate::abi::{InitFlags, MAJOR, MINOR, OLDEST_MINOR, wire};
+use crate::abi::{InitFlags, MAJOR, MINOR, OLDEST_MINOR, Operation, wire};
 use crate::errno::Errno;
 
 /// Unit in which the protocol counts the size of a request.
@@ -27,6 +27,24 @@ impl Session {
             offer: offer(config),
             max_write: config.limits.max_write,
         }
+    }
+
+    /// The one session of several shares, whose own ones are to follow it: what all of them offer, and that each is a file system of its own.
+    pub(super) fn of_many<'a>(sessions: impl Iterator<Item = &'a Self>) -> Self {
+        let everything = (InitFlags::all(), u32::MAX);
+        let (offer, max_write) = sessions.fold(everything, |(offer, max_write), session| {
+            (offer & session.offer, max_write.min(session.max_write))
+        });
+        Self {
+            agreed: AtomicU64::new(0),
+            offer: offer | InitFlags::SUBMOUNTS,
+            max_write,
+        }
+    }
+
+    /// Most bytes in one WRITE.
+    pub(super) fn max_write(&self) -> u32 {
+        self.max_write
     }
 
     /// The client may read and write files itself, unless it holds written data back.
@@ -78,6 +96,22 @@ impl Session {
         })
     }
 
+    /// Agrees on what another session has agreed on.
+    pub(super) fn follow(&self, other: &Self) {
+        self.agreed
+            .store(other.agreed.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Before INIT there is nothing to be had.
+    pub(super) fn admit(&self, operation: &Operation<'_>) -> Result<(), Errno> {
+        let begins = matches!(operation, Operation::Init { .. } | Operation::Destroy);
+        if self.is_open() || begins || !operation.is_answered() {
+            Ok(())
+        } else {
+            Err(Errno::EIO)
+        }
+    }
+
     /// Ends it.
     pub(super) fn close(&self) {
         self.agreed.store(0, Ordering::Relaxed);
@@ -109,7 +143,7 @@ fn offer(config: &Config) -> InitFlags {
         InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS,
         config.locks == LockPolicy::Host,
     );
-    offer.remove(InitFlags::PASSTHROUGH);
+    offer.remove(InitFlags::PASSTHROUGH | InitFlags::SUBMOUNTS);
     // Targets are cached without a time limit, and the host may replace a link.
     offer.remove(InitFlags::CACHE_SYMLINKS);
     offer

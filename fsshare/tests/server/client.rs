@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fsshare::abi::{InitFlags, Opcode, ROOT_ID, wire};
-use fsshare::{Config, Error, Server};
+use fsshare::transfer::{Reader, Writer};
+use fsshare::{Config, Error, Server, Shares};
 use tempfile::TempDir;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -22,7 +23,7 @@ const ROOM: usize = (1 << 20) + 4096;
 
 /// A share of `root/` with a sentinel tree beside it, and a client on it.
 pub(crate) struct Share {
-    pub(crate) server: Server,
+    pub(crate) server: Served,
     pub(crate) root: PathBuf,
     pub(crate) outside: PathBuf,
     sentinel: BTreeMap<PathBuf, String>,
@@ -32,6 +33,36 @@ pub(crate) struct Share {
     /// Length of the pieces in which requests and replies lie, unless they are whole.
     pieces: Option<usize>,
     _place: Place,
+}
+
+/// What answers.
+pub(crate) enum Served {
+    One(Box<Server>),
+    Many(Shares),
+}
+
+impl Served {
+    fn one(config: Config) -> Self {
+        Self::One(Box::new(Server::new(config).unwrap()))
+    }
+
+    pub(crate) fn handle(
+        &self,
+        request: &mut dyn Reader,
+        reply: &mut dyn Writer,
+    ) -> Result<usize, Error> {
+        match self {
+            Self::One(server) => server.handle(request, reply),
+            Self::Many(shares) => shares.handle(request, reply),
+        }
+    }
+
+    pub(crate) fn reset(&self) {
+        match self {
+            Self::One(server) => server.reset(),
+            Self::Many(shares) => shares.reset(),
+        }
+    }
 }
 
 /// Goes when it is dropped, also with directories that its owner may not write.
@@ -76,9 +107,25 @@ impl Share {
 
     /// A share with an overlay: what is in `root` never changes.
     pub(crate) fn overlay(configure: impl FnOnce(&mut Config)) -> Self {
-        let share = Self::build(true, configure);
+        let share = Self::build(|root, changes| {
+            let mut config = config(root, Some(changes));
+            configure(&mut config);
+            Served::one(config)
+        });
         share.init();
         share
+    }
+
+    /// Three shares in one session, before INIT: `1`, `2` and `3` in `root`.
+    pub(crate) fn many(configure: impl FnOnce(&mut [Config; 3])) -> Self {
+        Self::build(|root, _| {
+            let mut configs = ["1", "2", "3"].map(|number| {
+                fs::create_dir(root.join(number)).unwrap();
+                config(&root.join(number), None)
+            });
+            configure(&mut configs);
+            Served::Many(Shares::new(configs.into()).unwrap())
+        })
     }
 
     /// The same after its server has ended and another has begun.
@@ -88,7 +135,7 @@ impl Share {
         let Self { server, .. } = self;
         drop(server);
         let share = Self {
-            server: Server::new(config).unwrap(),
+            server: Served::one(config),
             ..self
         };
         share.init();
@@ -97,10 +144,14 @@ impl Share {
 
     /// The same before INIT.
     pub(crate) fn unopened(configure: impl FnOnce(&mut Config)) -> Self {
-        Self::build(false, configure)
+        Self::build(|root, _| {
+            let mut config = config(root, None);
+            configure(&mut config);
+            Served::one(config)
+        })
     }
 
-    fn build(is_overlay: bool, configure: impl FnOnce(&mut Config)) -> Self {
+    fn build(serve: impl FnOnce(&Path, &Path) -> Served) -> Self {
         let place = TempDir::new().unwrap();
         let (root, outside) = (place.path().join("root"), place.path().join("outside"));
         let changes = place.path().join("changes");
@@ -109,9 +160,7 @@ impl Share {
         fs::create_dir_all(outside.join("dir")).unwrap();
         fs::write(outside.join("secret"), "sentinel").unwrap();
         fs::write(outside.join("dir/secret"), "sentinel").unwrap();
-        let mut config = config(&root, is_overlay.then_some(&changes));
-        configure(&mut config);
-        let server = Server::new(config).unwrap();
+        let server = serve(&root, &changes);
         let sentinel = fingerprint(&outside);
         Self {
             server,
@@ -132,15 +181,19 @@ impl Share {
     }
 
     pub(crate) fn init(&self) -> wire::InitOut {
+        self.try_init(InitFlags::all()).unwrap()
+    }
+
+    pub(crate) fn try_init(&self, flags: InitFlags) -> Reply<wire::InitOut> {
         let body = wire::InitIn {
             major: 7,
             minor: 41,
             max_readahead: 1 << 20,
-            flags: InitFlags::all().low(),
+            flags: flags.low(),
         };
         let mut bytes = body.as_bytes().to_vec();
         bytes.extend_from_slice(wire::InitInExt::default().as_bytes());
-        parse(self.call(Opcode::Init, 0, &bytes)).unwrap()
+        parse(self.call(Opcode::Init, 0, &bytes))
     }
 
     /// Makes all that is shared theirs as whom [`as_nobody`] acts; without root it is already.
@@ -415,7 +468,7 @@ impl Share {
     }
 }
 
-fn config(root: &Path, changes: Option<&PathBuf>) -> Config {
+fn config(root: &Path, changes: Option<&Path>) -> Config {
     let mut config = Config::new(File::open(root).unwrap().into());
     config.overlay = changes.map(|path| File::open(path).unwrap().into());
     config

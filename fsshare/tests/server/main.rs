@@ -14,6 +14,7 @@ mod client;
 mod confinement;
 mod limits;
 mod locks;
+mod many;
 mod operations;
 mod overlay;
 mod pieces;

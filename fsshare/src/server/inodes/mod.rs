@@ -22,8 +22,9 @@ use self::table::{Origin, ROOT};
 use super::budget::{Budget, Place};
 use super::config::{HardLinkPolicy, Limits};
 use super::locks::LockOwners;
+use super::number::ShareNumber;
 use super::quota::{SizeLock, Usage};
-use crate::abi::{Name, ROOT_ID};
+use crate::abi::Name;
 use crate::errno::Errno;
 use crate::host::{Attributes, Host, Identity, Node};
 use crate::rules::State;
@@ -78,14 +79,21 @@ pub(super) struct Inodes {
 
 impl Inodes {
     pub(super) fn new(
-        root: Node,
-        top: Top,
+        share: ShareNumber,
+        (root, top): (Node, Top),
         limits: &Limits,
         hard_links: HardLinkPolicy,
         usage: Option<Arc<Usage>>,
     ) -> Result<Self, Errno> {
         let attributes = root.attributes()?;
-        let root = Inode::new(ROOT_ID, root, attributes.identity, top.state, None, true);
+        let root = Inode::new(
+            share.root(),
+            root,
+            attributes.identity,
+            top.state,
+            None,
+            true,
+        );
         let root = Arc::new(root);
         Ok(Self {
             top_is_gits: top.is_gits,
@@ -101,9 +109,14 @@ impl Inodes {
         })
     }
 
+    /// The top's number.
+    pub(super) fn root_id(&self) -> u64 {
+        self.root.id
+    }
+
     /// The node with this number.
     pub(super) fn get(&self, host: &Host, id: u64) -> Result<Arc<Inode>, Errno> {
-        if id == ROOT_ID {
+        if id == self.root.id {
             return Ok(Arc::clone(&self.root));
         }
         for _ in 0..ATTEMPTS {
@@ -363,6 +376,11 @@ impl Inode {
         }
     }
 
+    /// Whether it is the top of the tree.
+    pub(super) fn is_top(&self) -> bool {
+        ShareNumber::of(self.id).root() == self.id
+    }
+
     /// Whether nobody has asked this before.
     pub(super) fn begins_to_be_watched(&self) -> bool {
         !self.is_watched.load(Ordering::Relaxed) && !self.is_watched.swap(true, Ordering::Relaxed)
@@ -384,7 +402,7 @@ impl Inode {
 
     /// It has this state from now on.
     pub(super) fn arrive(&self, state: State) {
-        if self.id != ROOT_ID {
+        if !self.is_top() {
             self.state.store(state.bits(), Ordering::SeqCst);
         }
     }

@@ -11,6 +11,7 @@ use crate::host::{Attributes, Identity, Kind, Layer, Node};
 use crate::rules::State;
 use crate::server::budget::{Budget, Place};
 use crate::server::config::HardLinkPolicy;
+use crate::server::number::ShareNumber;
 use crate::server::quota::Usage;
 
 /// All that is remembered, for one thread at a time that changes it.
@@ -47,7 +48,7 @@ impl Nodes {
         usage: Option<Arc<Usage>>,
     ) -> Result<Self, Errno> {
         let mut nodes = Self {
-            table: Table::new(),
+            table: Table::new(ShareNumber::of(root.id)),
             held: Held::new(most_held),
             remembered: 0,
             hard_links,

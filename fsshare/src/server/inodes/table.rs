@@ -12,9 +12,12 @@ use crate::abi::ROOT_ID;
 use crate::errno::Errno;
 use crate::host::{Attributes, Identity, Time};
 use crate::rules::State;
+use crate::server::number::ShareNumber;
 
 /// The place of the root.
 pub(super) const ROOT: u32 = 1;
+/// The last time that a place is given away: a node's number has three bytes for that, beside the share's one.
+const LAST_GENERATION: u32 = (1 << 24) - 1;
 
 /// What is remembered of a node.
 #[derive(Debug)]
@@ -52,6 +55,7 @@ pub(super) struct Origin<'a> {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Table {
+    share: ShareNumber,
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_identity: HashTable<u32>,
@@ -62,8 +66,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(share: ShareNumber) -> Self {
         Self {
+            share,
             // Place 0 is nobody's.
             slots: vec![Slot::unused()],
             free: Vec::new(),
@@ -77,8 +82,9 @@ impl Table {
 
     /// The place of the node with this number.
     pub(super) fn place_of(&self, id: u64) -> Result<u32, Errno> {
-        let (slot, generation) = (low(id), low(id >> 32));
-        let known = self.slots.get(slot as usize);
+        let (slot, generation) = (low(id), low(id >> 32) & LAST_GENERATION);
+        let is_ours = ShareNumber::of(id) == self.share;
+        let known = self.slots.get(slot as usize).filter(|_| is_ours);
         known
             .filter(|known| known.generation == generation && !known.is_unused())
             .map(|_| slot)
@@ -87,7 +93,9 @@ impl Table {
 
     /// The number of the node at this place.
     pub(super) fn id(&self, slot: u32) -> u64 {
-        u64::from(self.generation(slot)) << 32 | u64::from(slot)
+        let generation = self.generation(slot) & LAST_GENERATION;
+        self.share
+            .mark(u64::from(generation) << 32 | u64::from(slot))
     }
 
     fn generation(&self, slot: u32) -> u32 {
@@ -198,11 +206,11 @@ impl Table {
         let Some(known) = self.at_mut(slot) else {
             return;
         };
-        let generation = known.generation.checked_add(1);
+        let generation = known.generation.saturating_add(1);
         *known = Slot::unused();
-        // A place whose numbers are used up stays empty, and keeps the last.
-        known.generation = generation.unwrap_or(u32::MAX);
-        if generation.is_some() {
+        known.generation = generation;
+        // A place whose numbers are used up stays empty.
+        if generation <= LAST_GENERATION {
             self.free.push(slot);
         }
     }
@@ -420,3 +428,47 @@ fn low(number: u64) -> u32 {
 
 const _: () = assert!(ROOT_ID == ROOT as u64, "the root's number is its place");
 const _: () = assert!(size_of::<Slot>() == 40, "a node without its name");
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// A directory's attributes, which any will do for.
+    fn attributes() -> Attributes {
+        let here = crate::host::Host::new(
+            std::fs::File::open(std::env::temp_dir()).unwrap().into(),
+            true,
+            None,
+        );
+        here.unwrap().1.attributes().unwrap()
+    }
+
+    #[test]
+    fn a_place_is_given_away_until_its_numbers_are_used_up_and_keeps_to_its_share() {
+        let attributes = attributes();
+        for share in [0, 7, 255].map(ShareNumber) {
+            let mut table = Table::new(share);
+            let insert = |table: &mut Table| {
+                let slot = table.insert(&attributes, State::default(), None).unwrap();
+                (slot, table.id(slot))
+            };
+            assert_eq!(insert(&mut table), (ROOT, share.root()));
+            let (slot, first) = insert(&mut table);
+            table.remove(slot);
+            assert_eq!(table.place_of(first), Err(Errno::ESTALE));
+            table.at_mut(slot).unwrap().generation = LAST_GENERATION;
+            let (same, last) = insert(&mut table);
+            assert_eq!((same, ShareNumber::of(last)), (slot, share));
+            assert_eq!(table.place_of(last), Ok(slot));
+            for other in [0, 1, 7, 255].map(ShareNumber) {
+                let there = other.mark(last & u64::MAX >> 8);
+                assert_eq!(table.place_of(there).is_ok(), other == share);
+            }
+            table.remove(slot);
+            let (another, id) = insert(&mut table);
+            assert_ne!(another, slot);
+            assert_eq!(table.place_of(last), Err(Errno::ESTALE));
+            assert_eq!(ShareNumber::of(id), share);
+        }
+    }
+}
