@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::config::ShareCache;
 
 /// Version of the plan's form; a worker refuses any other.
-pub(crate) const PLAN_VERSION: u32 = 6;
+pub(crate) const PLAN_VERSION: u32 = 7;
 
 /// Most bytes of an encoded plan.
 pub(crate) const MAX_PLAN: usize = 64 * 1024;
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) roles: Vec<Role>,
     /// The shares, as [`Role::Share`] counts them.
     pub(crate) shares: Vec<SharePlan>,
+    /// The devices on which they are.
+    pub(crate) share_devices: Vec<ShareDevice>,
     /// The rules of all shares.
     pub(crate) rules: RulePlan,
 }
@@ -119,8 +121,6 @@ pub(crate) enum Role {
 /// One directory tree that the guest may mount.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SharePlan {
-    /// The name by which the guest mounts it.
-    pub(crate) tag: String,
     /// The directory's path on the host, for rules that have begun above it. Nothing is opened by it.
     pub(crate) place: Vec<u8>,
     /// Every change is refused by the server.
@@ -129,6 +129,44 @@ pub(crate) struct SharePlan {
     pub(crate) cache: ShareCache,
     /// User and group of the guest to whom the host user's files belong there.
     pub(crate) owner: (u32, u32),
+}
+
+/// A file system device, and the shares on it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ShareDevice {
+    /// The name by which the guest mounts it.
+    pub(crate) tag: String,
+    /// The numbers of the shares. A single one is all that is on the device; of several, each is an entry of the device's root, the first `1`.
+    pub(crate) shares: Vec<usize>,
+}
+
+impl ShareDevice {
+    /// The devices of so many shares.
+    ///
+    /// The first share, which is the workspace, has a device to itself, and the others share one. For a share that is one of many, the guest's
+    /// kernel asks before each write whether the file has capabilities (Linux sets `SB_NOSEC` for the root of a device only), so
+    /// this is not for the directory that a guest works in.
+    pub(crate) fn all_for(shares: usize) -> Vec<Self> {
+        let device = |tag: &str, shares: std::ops::Range<usize>| Self {
+            tag: tag.into(),
+            shares: shares.collect(),
+        };
+        let devices = [
+            device("workspace", 0..shares.min(1)),
+            device("shares", 1..shares),
+        ];
+        let used = devices.into_iter().filter(|one| !one.shares.is_empty());
+        used.collect()
+    }
+
+    /// The entry of the device's root that the share with this number is, unless it is all of the device; nothing if it is not on the device.
+    pub(crate) fn entry(&self, share: usize) -> Option<Option<u32>> {
+        let at = self.shares.iter().position(|one| *one == share)?;
+        match self.shares.len() {
+            1 => Some(None),
+            _ => u32::try_from(at + 1).ok().map(Some),
+        }
+    }
 }
 
 /// Names in the shares that the guest does not see, or cannot change; patterns as in [`Rules`].
@@ -208,12 +246,12 @@ mod tests {
             serial: true,
             roles: vec![Role::Hypervisor, Role::Share(0)],
             shares: vec![SharePlan {
-                tag: "workspace".into(),
                 place: b"/srv/\xff".to_vec(),
                 read_only: true,
                 cache: ShareCache::Never,
                 owner: (0, 0),
             }],
+            share_devices: ShareDevice::all_for(1),
             rules: RulePlan {
                 hidden: vec!["*.key".into()],
                 ..RulePlan::default()
@@ -222,5 +260,23 @@ mod tests {
         let bytes = postcard::to_stdvec(&plan).unwrap();
         assert!(bytes.len() < MAX_PLAN);
         assert_eq!(postcard::from_bytes::<Plan>(&bytes).unwrap(), plan);
+    }
+
+    #[test]
+    fn the_first_share_has_a_device_to_itself_and_the_others_have_one() {
+        let devices = |count| -> Vec<Vec<usize>> {
+            let devices = ShareDevice::all_for(count).into_iter();
+            devices.map(|device| device.shares).collect()
+        };
+        assert!(devices(0).is_empty());
+        assert_eq!(devices(1), [[0]]);
+        assert_eq!(devices(2), [[0], [1]]);
+        assert_eq!(devices(4), [vec![0], vec![1, 2, 3]]);
+        assert_eq!(devices(200)[1].len(), 199);
+        let all = ShareDevice::all_for(3);
+        let entries = |share| all.iter().map(move |device| device.entry(share));
+        assert_eq!(entries(0).collect::<Vec<_>>(), [Some(None), None]);
+        assert_eq!(entries(2).collect::<Vec<_>>(), [None, Some(Some(2))]);
+        assert_eq!(ShareDevice::all_for(2)[1].entry(1), Some(None));
     }
 }

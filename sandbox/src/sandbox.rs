@@ -15,7 +15,7 @@ use crate::config::{GuestFiles, SandboxBuilder};
 use crate::error::{EndReason, Error, Result};
 use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
 use crate::network::{Denied, MAX_DENIED};
-use crate::protocol::{BootFacts, Configure, Mount, Network, Octets};
+use crate::protocol::{BootFacts, Configure, Network, Octets};
 use crate::refusal::Refusal;
 use crate::text::{printable, printable_path};
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
@@ -285,11 +285,6 @@ async fn prepare_when_free(config: &SandboxBuilder) -> Result<Prepared> {
 }
 
 fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {
-    let mounts = prepared.mounts.iter().map(|(tag, path, read_only)| Mount {
-        tag: tag.clone(),
-        path: path.as_os_str().as_encoded_bytes().into(),
-        read_only: *read_only,
-    });
     // Git's templates hold hooks, which cannot be written where names are protected.
     let templates = config.rules.usual.then(|| b"GIT_TEMPLATE_DIR=".to_vec());
     let own = config.env.iter();
@@ -297,7 +292,7 @@ fn configuration(config: &SandboxBuilder, prepared: &Prepared) -> Configure {
     let environment = templates.into_iter().chain(own);
     Configure {
         hostname: config.hostname.clone(),
-        mounts: mounts.collect(),
+        mounts: prepared.guest_mounts(),
         network: prepared.egress.is_some().then(network),
         environment: environment.map(Octets).collect(),
     }

@@ -17,8 +17,9 @@ use crate::changes::{Changed, overlay};
 use crate::config::{MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder, ShareMode};
 use crate::error::{Error, Result};
 use crate::network::NetworkPolicy;
-use crate::plan::{EgressPlan, PLAN_VERSION, Plan, Role, SharePlan};
+use crate::plan::{EgressPlan, PLAN_VERSION, Plan, Role, ShareDevice, SharePlan};
 use crate::platform;
+use crate::protocol;
 
 /// A plan that can be carried out, with what it needs.
 #[derive(Debug)]
@@ -33,12 +34,44 @@ pub(crate) struct Prepared {
     pub(crate) console: PipeReader,
     /// The file that the console is appended to.
     pub(crate) console_log: Option<File>,
-    /// Where the guest mounts each share: tag, path, read-only.
-    pub(crate) mounts: Vec<(String, PathBuf, bool)>,
+    /// Where the guest mounts each share.
+    pub(crate) mounts: Vec<GuestMount>,
     /// Where to learn what the guest changes.
     pub(crate) changed: Vec<Changed>,
     /// What the egress worker is told, and its descriptors; without it there is no network.
     pub(crate) egress: Option<(EgressPlan, Vec<OwnedFd>)>,
+}
+
+/// A share's place in the guest.
+#[derive(Debug)]
+pub(crate) struct GuestMount {
+    /// The number of the share.
+    pub(crate) share: usize,
+    /// Where the guest sees it.
+    pub(crate) path: PathBuf,
+    /// Whether it is mounted read-only; the share's server sees to that, too.
+    pub(crate) read_only: bool,
+}
+
+impl Prepared {
+    /// What the guest is to mount, in this order.
+    pub(crate) fn guest_mounts(&self) -> Vec<protocol::Mount> {
+        let devices = &self.plan.share_devices;
+        let on_device = |mount: &GuestMount| {
+            let mut found = devices.iter();
+            found.find_map(|device| Some((&device.tag, device.entry(mount.share)?)))
+        };
+        let told = self.mounts.iter().filter_map(|mount| {
+            let (tag, entry) = on_device(mount)?;
+            Some(protocol::Mount {
+                tag: tag.clone(),
+                entry,
+                path: mount.path.as_os_str().as_encoded_bytes().into(),
+                read_only: mount.read_only,
+            })
+        });
+        told.collect()
+    }
 }
 
 /// Checks everything that can be checked before a process is started.
@@ -74,6 +107,7 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
         command_line: command_line(config)?,
         serial: config.serial,
         roles: parts.roles,
+        share_devices: ShareDevice::all_for(parts.shares.len()),
         shares: parts.shares,
         rules: config.rules.clone(),
     };
@@ -95,7 +129,7 @@ struct Parts {
     roles: Vec<Role>,
     files: Vec<OwnedFd>,
     shares: Vec<SharePlan>,
-    mounts: Vec<(String, PathBuf, bool)>,
+    mounts: Vec<GuestMount>,
     changed: Vec<Changed>,
 }
 
@@ -109,7 +143,6 @@ impl Parts {
         let number = self.shares.len();
         let directory = open_workspace(mount)?;
         let guest = guest_path(mount)?;
-        let tag = format!("share{number}");
         self.add(Role::Share(number), directory);
         match &mount.mode {
             ShareMode::Overlay { changes } => {
@@ -126,9 +159,12 @@ impl Parts {
         let read_only = mount.mode == ShareMode::ReadOnly;
         let place = std::fs::canonicalize(&mount.host)
             .map_err(|error| path_error("workspace", &mount.host, error.to_string()))?;
-        self.mounts.push((tag.clone(), guest, read_only));
+        self.mounts.push(GuestMount {
+            share: number,
+            path: guest,
+            read_only,
+        });
         self.shares.push(SharePlan {
-            tag,
             place: place.into_os_string().into_vec(),
             read_only,
             cache: config.share_cache,
@@ -163,13 +199,14 @@ impl Parts {
     /// Puts what lies in another's place behind that one.
     fn order_mounts(&mut self) -> Result<()> {
         self.mounts
-            .sort_by_key(|(_, guest, _)| guest.components().count());
+            .sort_by_key(|mount| mount.path.components().count());
         let mut seen = HashSet::new();
-        match self.mounts.iter().find(|(_, guest, _)| !seen.insert(guest)) {
+        let mut paths = self.mounts.iter().map(|mount| &mount.path);
+        match paths.find(|path| !seen.insert(*path)) {
             None => Ok(()),
-            Some((_, guest, _)) => {
+            Some(path) => {
                 let problem = "two directories cannot have the same place in the guest";
-                Err(path_error("workspace", guest, problem))
+                Err(path_error("workspace", path, problem))
             }
         }
     }

@@ -93,6 +93,7 @@ mod tests {
             command_line: "quiet ".repeat(1000),
             serial: false,
             roles: vec![Role::Kernel],
+            share_devices: Vec::new(),
             shares: vec![],
             rules: RulePlan::default(),
         };

@@ -184,6 +184,8 @@ pub struct Configure {
 pub struct Mount {
     /// Tag of the virtiofs device.
     pub tag: String,
+    /// The entry of the device's root that is shared, by its number; without one the device is.
+    pub entry: Option<u32>,
     /// Absolute path in the guest; made if it is missing.
     pub path: Octets,
     /// Mounted read-only. The server on the host enforces it too.
@@ -292,7 +294,7 @@ pub enum ExecFailure {
 pub enum ConfigureStep {
     /// Setting the host name.
     Hostname,
-    /// Mounting the share with this tag.
+    /// Mounting the share with this tag, and this entry behind a `/`.
     Mount(String),
     /// Setting the network up.
     Network,

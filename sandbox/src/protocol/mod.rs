@@ -28,7 +28,7 @@ pub use message::{
 };
 
 /// The version of this protocol. Both ends come from one build, so anything but equality is refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The vsock port of the host to which the guest connects unless its kernel command line says otherwise.
 pub const PORT: u32 = 1024;

@@ -33,11 +33,20 @@ fn exec_request() -> ExecRequest {
 fn configure() -> Configure {
     Configure {
         hostname: "box".into(),
-        mounts: vec![Mount {
-            tag: "ws".into(),
-            path: "/w".into(),
-            read_only: true,
-        }],
+        mounts: vec![
+            Mount {
+                tag: "ws".into(),
+                entry: None,
+                path: "/w".into(),
+                read_only: true,
+            },
+            Mount {
+                tag: "more".into(),
+                entry: Some(7),
+                path: "/m".into(),
+                read_only: false,
+            },
+        ],
         network: Some(Network {
             address: [100, 64, 0, 2],
             prefix_len: 30,
@@ -58,7 +67,7 @@ fn requests() -> Vec<(Request, &'static str)> {
         (Request::Hello { version: 300 }, "00ac02"),
         (
             Request::Configure(configure()),
-            "0103626f7801027773022f770101644000021e64400001dc0b0103423d32",
+            "0103626f780202777300022f7701046d6f72650107022f6d0001644000021e64400001dc0b0103423d32",
         ),
         (
             Request::Exec(exec_request()),

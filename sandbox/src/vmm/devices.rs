@@ -22,7 +22,7 @@ use super::console::Console;
 use super::files::Files;
 use super::network::Wire;
 use super::power::Power;
-use super::share::{Places, Policy, Share, Told};
+use super::share::{Backend, Places, Policy, Told};
 use crate::boot::layout::{KEYBOARD_PORT, RTC_PORT, SERIAL_LINE, SERIAL_PORT, SLEEP_CONTROL_PORT};
 use crate::boot::{AnnouncedDevice, DeviceWindows};
 use crate::control::StartFailure;
@@ -32,10 +32,6 @@ use crate::worker::Reporter;
 
 /// The guest's address on its sockets; every guest has the host to itself.
 const GUEST_CID: u64 = 3;
-
-/// Most threads that serve shares, of all shares together, unless there are more shares. Each takes four of the descriptors that
-/// the servers leave to the rest of the process ([`fsshare::Limits::RESERVED_DESCRIPTORS`]).
-const MAX_SHARE_THREADS: u32 = 16;
 
 /// A machine's devices.
 #[derive(Debug)]
@@ -77,28 +73,7 @@ impl Devices {
             let mac = network.guest_hardware.0;
             machine.add("network", Net::new(mac, network.mtu.get(), Box::new(wire)))?;
         }
-        let rules = plan.rules.rules().map_err(caller)?;
-        let queues = request_queues(plan.vcpus, plan.shares.len());
-        for (number, share) in plan.shares.iter().enumerate() {
-            let root = files.take(Role::Share(number))?;
-            let policy = Policy {
-                rules: rules.clone(),
-                hard_links: plan.rules.hard_links(),
-                quota: plan.rules.quota(),
-            };
-            let told = Arc::new(Told(Arc::clone(reporter)));
-            let places = Places {
-                root,
-                changes: files.take_optional(Role::Changes(number)),
-                journal: files.take_optional(Role::Journal(number)),
-            };
-            let backend = Share::new(places, share, policy, plan.shares.len(), told);
-            let backend = backend.map_err(host)?;
-            machine.add(
-                "share",
-                Fs::new(&share.tag, queues, Arc::new(backend)).map_err(caller)?,
-            )?;
-        }
+        machine.add_shares(plan, files)?;
         let devices = machine.finish();
         console.watch(&devices.bus);
         Ok(devices)
@@ -112,11 +87,10 @@ impl Devices {
     }
 }
 
-/// Request queues, each with a thread, of each of so many shares: Linux has one for each processor, so more would be of no use.
-fn request_queues(vcpus: u32, shares: usize) -> u32 {
-    let shares = u32::try_from(shares).unwrap_or(u32::MAX).max(1);
-    let most = MAX_REQUEST_QUEUES.min(MAX_SHARE_THREADS / shares);
-    vcpus.min(most).max(1)
+/// Request queues, each with a thread, of a device with shares: Linux has one for each processor, so more would be of no use. Each takes four
+/// of the descriptors that the servers leave to the rest of the process ([`fsshare::Limits::RESERVED_DESCRIPTORS`]); there are two such devices.
+fn request_queues(vcpus: u32) -> u32 {
+    vcpus.clamp(1, MAX_REQUEST_QUEUES)
 }
 
 fn sockets(files: &mut Files) -> Result<Vsock, StartFailure> {
@@ -191,6 +165,37 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
+    /// Adds the devices on which the shares are.
+    fn add_shares(&mut self, plan: &Plan, files: &mut Files) -> Result<(), StartFailure> {
+        let rules = plan.rules.rules().map_err(caller)?;
+        let policy = Policy {
+            rules,
+            hard_links: plan.rules.hard_links(),
+            quota: plan.rules.quota(),
+            servers: plan.shares.len(),
+            observer: Arc::new(Told(Arc::clone(self.reporter))),
+        };
+        for device in &plan.share_devices {
+            let mut shares = Vec::new();
+            for &number in &device.shares {
+                let places = Places {
+                    root: files.take(Role::Share(number))?,
+                    changes: files.take_optional(Role::Changes(number)),
+                    journal: files.take_optional(Role::Journal(number)),
+                };
+                let share = plan.shares.get(number).ok_or_else(|| {
+                    StartFailure::new(Fault::Caller, format!("the plan lacks share {number}"))
+                })?;
+                shares.push((places, share));
+            }
+            let backend = Backend::new(shares, &policy).map_err(host)?;
+            let queues = request_queues(plan.vcpus);
+            let device = Fs::new(&device.tag, queues, Arc::new(backend)).map_err(caller)?;
+            self.add("share", device)?;
+        }
+        Ok(())
+    }
+
     /// Adds a device; `what` is its name in reports.
     fn add(
         &mut self,
@@ -236,22 +241,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_has_a_queue_for_each_processor_within_bounds() {
-        for (vcpus, shares, queues) in [
-            (1, 1, 1),
-            (2, 1, 2),
-            (8, 1, 8),
-            (64, 1, 8),
-            (64, 2, 8),
-            (64, 3, 5),
-            (2, 3, 2),
-            (2, 14, 1),
-            (64, 17, 1),
-            (u32::MAX, usize::MAX, 1),
-            (0, 0, 1),
-        ] {
-            let threads = request_queues(vcpus, shares);
-            assert_eq!(threads, queues, "{vcpus} processors, {shares} shares");
+    fn shares_have_a_queue_for_each_processor_within_bounds() {
+        for (vcpus, queues) in [(0, 1), (1, 1), (2, 2), (8, 8), (64, 8), (u32::MAX, 8)] {
+            assert_eq!(request_queues(vcpus), queues, "{vcpus} processors");
         }
     }
 }

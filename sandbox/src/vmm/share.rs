@@ -1,4 +1,4 @@
-//! Joins the share's server to the file system device.
+//! Joins the shares' servers to the file system devices.
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,7 @@ use devices::virtio::{Reader, Writer};
 use fsshare::transfer::{self, FileReply};
 use fsshare::{
     CachePolicy, Config, Error, HardLinkPolicy, Limits, Observer, Owner, Quota, Reason, Rules,
-    Server,
+    Server, Shares,
 };
 
 use crate::config::ShareCache;
@@ -29,6 +29,9 @@ pub(super) struct Policy {
     pub(super) rules: Rules,
     pub(super) hard_links: HardLinkPolicy,
     pub(super) quota: Quota,
+    /// How many shares this process serves.
+    pub(super) servers: usize,
+    pub(super) observer: Arc<dyn Observer>,
 }
 
 /// The directories of a share. The host program's locks on them last as long as these descriptors: the server opens its own.
@@ -41,38 +44,24 @@ pub(super) struct Places {
     pub(super) journal: Option<OwnedFd>,
 }
 
-/// A share as the device sees it.
-#[derive(Debug)]
-pub(super) struct Share {
-    server: Server,
-    _places: Places,
-}
-
-impl Share {
-    /// One of `shares` in this process.
-    pub(super) fn new(
-        places: Places,
-        plan: &SharePlan,
-        policy: Policy,
-        shares: usize,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Self, Error> {
-        let root = places.root.try_clone().map_err(Error::Root)?;
-        let changes = places.changes.as_ref().map(OwnedFd::try_clone);
-        let journal = places.journal.as_ref().map(OwnedFd::try_clone);
-        let server = Server::new(Config {
+impl Places {
+    fn config(&self, plan: &SharePlan, policy: &Policy) -> Result<Config, Error> {
+        let root = self.root.try_clone().map_err(Error::Root)?;
+        let changes = self.changes.as_ref().map(OwnedFd::try_clone);
+        let journal = self.journal.as_ref().map(OwnedFd::try_clone);
+        Ok(Config {
             place: PathBuf::from(OsStr::from_bytes(&plan.place)),
             read_only: plan.read_only,
             owner: Owner {
                 uid: plan.owner.0,
                 gid: plan.owner.1,
             },
-            rules: policy.rules,
+            rules: policy.rules.clone(),
             hard_links: policy.hard_links,
             quota: policy.quota,
-            observer: Some(observer),
+            observer: Some(Arc::clone(&policy.observer)),
             limits: Limits {
-                shares,
+                shares: policy.servers,
                 ..Limits::default()
             },
             journal: journal.transpose().map_err(Error::Root)?,
@@ -83,24 +72,63 @@ impl Share {
                 ShareCache::Never => CachePolicy::never(),
             },
             ..Config::new(root)
-        })?;
-        Ok(Self {
-            server,
-            _places: places,
         })
     }
 }
 
-impl FsBackend for Share {
+/// The shares of a device, as it sees them.
+#[derive(Debug)]
+pub(super) struct Backend {
+    server: Served,
+    _places: Vec<Places>,
+}
+
+#[derive(Debug)]
+enum Served {
+    /// The device's root is the share's.
+    One(Box<Server>),
+    /// The device's root has an entry for each.
+    Many(Shares),
+}
+
+impl Backend {
+    /// Serves these shares, of all that this process serves.
+    pub(super) fn new(shares: Vec<(Places, &SharePlan)>, policy: &Policy) -> Result<Self, Error> {
+        let configs = shares
+            .iter()
+            .map(|(places, plan)| places.config(plan, policy));
+        let mut configs = configs.collect::<Result<Vec<_>, _>>()?;
+        let server = match configs.pop() {
+            Some(only) if configs.is_empty() => Served::One(Box::new(Server::new(only)?)),
+            last => {
+                configs.extend(last);
+                Served::Many(Shares::new(configs)?)
+            }
+        };
+        Ok(Self {
+            server,
+            _places: shares.into_iter().map(|(places, _)| places).collect(),
+        })
+    }
+}
+
+impl FsBackend for Backend {
     fn handle(&self, request: &mut Reader<'_>, reply: &mut Writer<'_>) -> usize {
+        let (mut request, mut reply) = (In(request), Out(reply));
+        let served = match &self.server {
+            Served::One(server) => server.handle(&mut request, &mut reply),
+            Served::Many(shares) => shares.handle(&mut request, &mut reply),
+        };
         // A request that cannot be answered at all is one that no driver sends; it gets no reply.
-        let served = self.server.handle(&mut In(request), &mut Out(reply));
         served.unwrap_or(0)
     }
 
-    /// The server stays the same, so that a driver that starts over has not used less of its quota.
+    /// The servers stay the same, so that a driver that starts over has not used less of its quota.
     fn reset(&self) {
-        self.server.reset();
+        match &self.server {
+            Served::One(server) => server.reset(),
+            Served::Many(shares) => shares.reset(),
+        }
     }
 }
 

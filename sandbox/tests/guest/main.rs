@@ -20,6 +20,8 @@ mod isolation;
 #[cfg(target_os = "linux")]
 mod kernels;
 #[cfg(target_os = "linux")]
+mod mounts;
+#[cfg(target_os = "linux")]
 mod network;
 #[cfg(target_os = "linux")]
 mod runner;
@@ -38,6 +40,7 @@ fn main() -> std::process::ExitCode {
         streams::CASES,
         files::CASES,
         workspace::CASES,
+        mounts::CASES,
         isolation::CASES,
         network::CASES,
         facts::CASES,

@@ -429,7 +429,8 @@ fn low(number: u64) -> u32 {
 const _: () = assert!(ROOT_ID == ROOT as u64, "the root's number is its place");
 const _: () = assert!(size_of::<Slot>() == 40, "a node without its name");
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

@@ -1,16 +1,14 @@
 //! The machine as the server sees it.
 
-use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
-use super::mounts::{self, CGROUPS};
-use super::network;
-use crate::protocol::{BootFacts, Configure, ConfigureFailure, ConfigureStep, Mount};
+use super::mounts::CGROUPS;
+use super::{network, shares};
+use crate::protocol::{BootFacts, Configure, ConfigureFailure, ConfigureStep};
 use crate::serve::Machine;
 
 /// A guest of which this program is PID 1.
@@ -18,6 +16,8 @@ use crate::serve::Machine;
 pub(super) struct Guest {
     pub(super) init_ns: u64,
     pub(super) child_events: BorrowedFd<'static>,
+    /// Roots of devices that hold several shares: see [`shares::mount_all`].
+    pub(super) share_devices: Vec<OwnedFd>,
 }
 
 impl Machine for Guest {
@@ -26,15 +26,8 @@ impl Machine for Guest {
             rustix::system::sethostname(wanted.hostname.as_bytes())
                 .map_err(|errno| failure(ConfigureStep::Hostname, errno))?;
         }
-        for Mount {
-            tag,
-            path,
-            read_only,
-        } in &wanted.mounts
-        {
-            mounts::share(tag, Path::new(OsStr::from_bytes(&path.0)), *read_only)
-                .map_err(|errno| failure(ConfigureStep::Mount(tag.clone()), errno))?;
-        }
+        self.share_devices = shares::mount_all(&wanted.mounts)
+            .map_err(|(which, errno)| failure(ConfigureStep::Mount(which), errno))?;
         if let Some(network) = &wanted.network {
             network::set_up(network).map_err(|errno| failure(ConfigureStep::Network, errno))?;
         }

@@ -16,6 +16,7 @@ mod modules;
 mod mounts;
 mod network;
 mod root;
+mod shares;
 
 use std::convert::Infallible;
 use std::fs;
@@ -98,6 +99,7 @@ fn live() -> Result<(), BootError> {
     let mut guest = machine::Guest {
         init_ns,
         child_events,
+        share_devices: Vec::new(),
     };
     match serve(connection, &mut guest).map_err(BootError::Serve)? {
         Ending::Shutdown => {}

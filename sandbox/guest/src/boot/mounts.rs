@@ -19,7 +19,7 @@ struct KernelMount {
 const SAFE: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
-const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+pub(super) const NO_DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 /// `/proc` and `/dev`: all that finding the root file system needs.
 const EARLY: [KernelMount; 2] = [
@@ -126,92 +126,5 @@ pub(super) fn make_directory(path: impl AsRef<Path>) -> Result<(), BootError> {
     match rustix::fs::mkdir(path.as_ref(), 0o755.into()) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno).context(|| format!("cannot make {}", path.as_ref().display())),
-    }
-}
-
-/// Mounts the share `tag` on `path`, making what is missing of it, but not in another share: that is the host's own directory.
-pub(super) fn share(tag: &str, path: &Path, read_only: bool) -> Result<(), Errno> {
-    if !path.is_absolute() {
-        return Err(Errno::INVAL);
-    }
-    make_mount_point(path, is_in_share)?;
-    let flags = if read_only {
-        NO_DEVICES | MountFlags::RDONLY
-    } else {
-        NO_DEVICES
-    };
-    mount(tag, path, "virtiofs", flags, None)
-}
-
-/// What `statfs` says of every file system of the FUSE family, and so of a share.
-const FUSE_SUPER_MAGIC: u32 = 0x6573_5546;
-
-fn is_in_share(directory: &Path) -> Result<bool, Errno> {
-    let kind = rustix::fs::statfs(directory)?.f_type;
-    Ok(u32::try_from(kind) == Ok(FUSE_SUPER_MAGIC))
-}
-
-/// Makes `path` and its missing parents; `ENOENT` if the first that is missing belongs into a share.
-///
-/// Asks the file system and not the path, which may lead into a share by a symbolic link.
-fn make_mount_point(
-    path: &Path,
-    is_in_share: impl Fn(&Path) -> Result<bool, Errno> + Copy,
-) -> Result<(), Errno> {
-    match rustix::fs::stat(path) {
-        Err(Errno::NOENT) => {}
-        found => return found.map(drop),
-    }
-    let parent = path.parent().ok_or(Errno::NOENT)?;
-    make_mount_point(parent, is_in_share)?;
-    if is_in_share(parent)? {
-        return Err(Errno::NOENT);
-    }
-    match rustix::fs::mkdir(path, 0o755.into()) {
-        // A path that ends in `..` is there as soon as its parent is.
-        Err(Errno::EXIST) => Ok(()),
-        made => made,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    #[test]
-    fn mount_points_are_made_outside_of_shares_only() {
-        let place = std::env::temp_dir().join(format!("cofferdam-mounts-{}", std::process::id()));
-        let share = place.join("share");
-        fs::create_dir_all(share.join("there")).unwrap();
-        symlink(&share, place.join("link")).unwrap();
-        let is_in_share = |path: &Path| Ok(fs::canonicalize(path).unwrap().starts_with(&share));
-        for (path, expected) in [
-            ("new/deep/point", Ok(())),
-            ("share", Ok(())),
-            ("share/there", Ok(())),
-            ("share/missing", Err(Errno::NOENT)),
-            ("share/missing/deep", Err(Errno::NOENT)),
-            ("link/missing", Err(Errno::NOENT)),
-            ("other/../share/missing", Err(Errno::NOENT)),
-        ] {
-            let made = make_mount_point(&place.join(path), is_in_share);
-            assert_eq!(made, expected, "{path}");
-        }
-        assert!(place.join("new/deep/point").is_dir());
-        assert_eq!(
-            fs::read_dir(&share).unwrap().count(),
-            1,
-            "nothing is made in the share"
-        );
-        fs::remove_dir_all(&place).unwrap();
-    }
-
-    #[test]
-    fn what_is_no_share_is_not_taken_for_one() {
-        for path in ["/proc", "/dev", "/sys"] {
-            assert_eq!(is_in_share(Path::new(path)), Ok(false), "{path}");
-        }
     }
 }

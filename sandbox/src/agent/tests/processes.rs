@@ -373,6 +373,7 @@ async fn a_failed_configuration_is_told() {
     let client = AgentClient::connect(stream).await.unwrap();
     let mounts = vec![Mount {
         tag: "work".into(),
+        entry: None,
         path: "/w".into(),
         read_only: false,
     }];

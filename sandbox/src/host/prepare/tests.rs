@@ -221,10 +221,21 @@ fn each_share_has_a_place_of_its_own_in_the_guest() {
     assert!(told.contains("cannot have the same place"), "{told}");
     let nested = config.mount(share("inner", "/data/in/ner"));
     let prepared = prepare(&nested.mount(share("data", "/data"))).unwrap();
-    let places: Vec<_> = prepared.mounts.iter().map(|(_, guest, _)| guest).collect();
-    let outer = places.iter().position(|place| *place == Path::new("/data"));
-    let inner = places
-        .iter()
-        .position(|place| *place == Path::new("/data/in/ner"));
-    assert!(outer < inner, "{places:?}");
+    let place_of = |path: &str| {
+        let mut mounts = prepared.mounts.iter();
+        mounts.position(|mount| mount.path == Path::new(path))
+    };
+    let (outer, inner) = (place_of("/data"), place_of("/data/in/ner"));
+    assert!(outer.is_some() && outer < inner, "{:?}", prepared.mounts);
+    // In whatever order they are mounted: the workspace is on its own device, the others are entries of another.
+    let told = prepared.guest_mounts();
+    let told = |path: &str| {
+        let place = protocol::Octets::from(path);
+        let mount = told.iter().find(|mount| mount.path == place).unwrap();
+        (mount.tag.as_str(), mount.entry, mount.read_only)
+    };
+    let work = folder.path().canonicalize().unwrap().join("work");
+    assert_eq!(told(work.to_str().unwrap()), ("workspace", None, false));
+    assert_eq!(told("/data/in/ner"), ("shares", Some(1), true));
+    assert_eq!(told("/data"), ("shares", Some(2), true));
 }

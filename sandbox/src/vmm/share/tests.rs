@@ -39,7 +39,6 @@ impl Guest {
         let place = TempDir::new().unwrap();
         fs::write(place.path().join("f"), pattern(20_000)).unwrap();
         let plan = SharePlan {
-            tag: "work".into(),
             place: Vec::new(),
             read_only,
             cache: ShareCache::Auto,
@@ -50,14 +49,16 @@ impl Guest {
             rules: Rules::default(),
             hard_links: HardLinkPolicy::default(),
             quota: Quota::default(),
+            servers: 1,
+            observer: Arc::new(Nobody),
         };
         let places = Places {
             root: root.into(),
             changes: None,
             journal: None,
         };
-        let share = Share::new(places, &plan, policy, 1, Arc::new(Nobody)).unwrap();
-        let device = Fs::new("work", 2, Arc::new(share)).unwrap();
+        let backend = Backend::new(vec![(places, &plan)], &policy).unwrap();
+        let device = Fs::new("work", 2, Arc::new(backend)).unwrap();
         let driver = Driver::running(Box::new(device));
         let mut guest = Self { driver, place };
         let init = wire::InitIn {
