@@ -65,7 +65,7 @@ impl Guest {
     }
 }
 
-/// Every way from one share into another; each must give `EXDEV`, or `EROFS` where it would change the third.
+/// Every way from one share into another; each must give `EXDEV`, or `EROFS` where it would change what is kept.
 const ACROSS: &str = r#"
 import errno, os
 ways = ["/workspace", "/data", "/more", "/kept"]
@@ -78,7 +78,8 @@ for source in ways:
                 act(source + "/name", target + "/new")
                 print(name, source, target, "succeeded")
             except OSError as error:
-                if error.errno != errno.EXDEV:
+                kept = target == "/kept" and error.errno == errno.EROFS
+                if error.errno != errno.EXDEV and not kept:
                     print(name, source, target, errno.errorcode[error.errno])
 "#;
 
@@ -112,7 +113,7 @@ async fn any_number_of_them_is_on_one_device(fixture: &Fixture) -> Result<()> {
     let expected =
         format!("/data rw,{safe}\n/kept ro,{safe}\n/more rw,{safe}\n/workspace rw,{safe}");
     assert_eq!(mounted, expected, "and nothing else");
-    assert_eq!(guest.answer("ls -A /dev | grep shares; true").await?, "");
+    assert_eq!(guest.answer("ls -A /dev | grep shares || true").await?, "");
     assert_eq!(guest.python(ACROSS).await?, "");
     let written = "for share in /data /more /workspace; do echo $share > $share/made; \
                    ls $share | xargs; done; mv /data/made /more/moved; cat /more/moved";
@@ -124,7 +125,7 @@ async fn any_number_of_them_is_on_one_device(fixture: &Fixture) -> Result<()> {
                    do sh -ec \"$way\" 2>/dev/null && echo \"$way\"; done; true";
     assert_eq!(guest.answer(refused).await?, "");
     // The tag is known to root there, but leads nowhere else.
-    let again = "mkdir /again; mount -t virtiofs shares /again; echo x 2>/dev/null > /again/1/name; umount /again; cat /kept/name";
+    let again = "mkdir /again; mount -t virtiofs shares /again; echo x 2>/dev/null > /again/1/name || true; umount /again || true; cat /kept/name";
     assert_eq!(guest.answer(again).await?, "kept");
     assert_eq!(fs::read_dir(guest.host("kept"))?.count(), 1);
     guest.python(MAPPED).await?;
