@@ -22,6 +22,10 @@ pub const MAX_VCPUS: u32 = 64;
 ///
 /// The directories of one sandbox may not lie in each other: what is read-only could be reached through the other, and an
 /// inner one replaced by a link.
+///
+/// The first, which is the workspace, is on a device of the guest that has nothing else. All others are on another one: if there are several, the guest needs
+/// Linux 5.10, and programs that write small pieces to them are slower there than in the workspace, since the kernel asks for a file's capabilities
+/// before each write.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mount {
     /// The directory on the host.

@@ -10,39 +10,32 @@ use tempfile::TempDir;
 use crate::fixture::{Fixture, cases};
 
 cases!(Guest:
-    any_number_of_them_is_on_one_device,
+    they_are_on_one_device_and_each_by_itself,
+    there_may_be_more_than_a_machine_has_lines,
 );
 
-/// A guest with a workspace, `/kept` that it cannot change, and `/data` and `/more` that it can.
+/// A guest with shares at the top of its file system.
 struct Guest {
     sandbox: Sandbox,
     place: TempDir,
 }
 
 impl Guest {
-    async fn start(fixture: &Fixture) -> Result<Self> {
+    /// Shares directories of these names, in which a file says the name.
+    async fn start(fixture: &Fixture, shares: &[(&str, ShareMode)]) -> Result<Self> {
         let place = tempfile::tempdir()?;
-        let directory = |name: &str| -> Result<PathBuf> {
-            let path = place.path().join(name);
-            fs::create_dir(&path)?;
-            fs::write(path.join("name"), name)?;
-            Ok(path)
-        };
-        let mount = |name: &str, mode| -> Result<Mount> {
-            Ok(Mount {
-                host: directory(name)?,
+        let mut config = fixture.small();
+        for (name, mode) in shares {
+            let host = place.path().join(name);
+            fs::create_dir(&host)?;
+            fs::write(host.join("name"), name)?;
+            config = config.mount(Mount {
+                host,
                 guest: Some(Path::new("/").join(name)),
-                mode,
-            })
-        };
-        let sandbox = fixture
-            .small()
-            .mount(mount("workspace", ShareMode::Direct)?)
-            .mount(mount("kept", ShareMode::ReadOnly)?)
-            .mount(mount("data", ShareMode::Direct)?)
-            .mount(mount("more", ShareMode::Direct)?)
-            .start()
-            .await?;
+                mode: mode.clone(),
+            });
+        }
+        let sandbox = config.start().await?;
         Ok(Self { sandbox, place })
     }
 
@@ -96,8 +89,14 @@ for share in ["/workspace", "/data", "/more"]:
     ctypes.memmove(place, b"X", 1)
 "#;
 
-async fn any_number_of_them_is_on_one_device(fixture: &Fixture) -> Result<()> {
-    let guest = Guest::start(fixture).await?;
+async fn they_are_on_one_device_and_each_by_itself(fixture: &Fixture) -> Result<()> {
+    let shares = [
+        ("workspace", ShareMode::Direct),
+        ("kept", ShareMode::ReadOnly),
+        ("data", ShareMode::Direct),
+        ("more", ShareMode::Direct),
+    ];
+    let guest = Guest::start(fixture, &shares).await?;
     let devices = "ls -d /sys/bus/virtio/drivers/virtiofs/virtio* | wc -l";
     assert_eq!(guest.answer(devices).await?, "2", "with the workspace's");
     let shares = "/workspace /kept /data /more";
@@ -138,6 +137,26 @@ async fn any_number_of_them_is_on_one_device(fixture: &Fixture) -> Result<()> {
         let name = guest.host(share).join("name");
         assert_eq!(fs::read_to_string(name)?, content, "written back");
     }
+    guest.sandbox.stop().await?;
+    Ok(())
+}
+
+async fn there_may_be_more_than_a_machine_has_lines(fixture: &Fixture) -> Result<()> {
+    let names: Vec<_> = (0..40).map(|number| format!("share{number}")).collect();
+    let modes = [ShareMode::ReadOnly, ShareMode::Direct].into_iter().cycle();
+    let shares: Vec<_> = names.iter().map(String::as_str).zip(modes).collect();
+    let guest = Guest::start(fixture, &shares).await?;
+    let told = guest
+        .answer("for share in /share*; do cat $share/name; echo; done | sort -V; stat -c %d /share* | sort -u | wc -l")
+        .await?;
+    assert_eq!(told, format!("{}\n40", names.join("\n")));
+    let written =
+        "for share in /share*; do touch $share/new 2>/dev/null && echo $share; done | wc -l";
+    assert_eq!(guest.answer(written).await?, "20");
+    let new = names
+        .iter()
+        .filter(|name| guest.host(name).join("new").exists());
+    assert_eq!(new.count(), 20);
     guest.sandbox.stop().await?;
     Ok(())
 }

@@ -28,6 +28,9 @@ use crate::transfer::{Reader, Writer};
 /// * Locks are the host's ([`LockPolicy::Host`](super::LockPolicy::Host)) if they are for all shares.
 /// * [`Limits::max_write`](super::Limits::max_write) is the least of all.
 ///
+/// Linux asks before each write to a share whether the file has capabilities (`GETXATTR`), unless the guest holds written data back: what it learns of
+/// that at INIT it keeps for the root's file system only (`SB_NOSEC`; seen in 6.12). So a share that a guest writes much to is better served alone.
+///
 /// Nothing is moved, linked or copied from one share to another by the server (`EXDEV`).
 ///
 /// All methods take `&self`; requests may be handled on any number of threads at once.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use devices::fs::Fs;
 use devices::testkit::{Driver, Response};
-use fsshare::abi::{Opcode, ROOT_ID, wire};
+use fsshare::abi::{InitFlags, Opcode, ROOT_ID, wire};
 use tempfile::TempDir;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -36,34 +36,39 @@ fn buffers(total: usize, len: usize) -> Vec<usize> {
 
 impl Guest {
     fn new(read_only: bool) -> Self {
+        Self::with(&[read_only])
+    }
+
+    /// A device with so many shares, in directories by their numbers; which of them are read-only.
+    fn with(read_only: &[bool]) -> Self {
         let place = TempDir::new().unwrap();
-        fs::write(place.path().join("f"), pattern(20_000)).unwrap();
-        let plan = SharePlan {
-            place: Vec::new(),
-            read_only,
-            cache: ShareCache::Auto,
-            owner: (0, 0),
-        };
-        let root = File::open(place.path()).unwrap();
+        let plans: Vec<_> = read_only.iter().copied().map(plan).collect();
         let policy = Policy {
             rules: Rules::default(),
             hard_links: HardLinkPolicy::default(),
             quota: Quota::default(),
-            servers: 1,
+            servers: read_only.len(),
             observer: Arc::new(Nobody),
         };
-        let places = Places {
-            root: root.into(),
-            changes: None,
-            journal: None,
-        };
-        let backend = Backend::new(vec![(places, &plan)], &policy).unwrap();
+        let places = (1..).zip(&plans).map(|(number, plan)| {
+            let root = place.path().join(number.to_string());
+            fs::create_dir(&root).unwrap();
+            fs::write(root.join("f"), pattern(20_000)).unwrap();
+            let places = Places {
+                root: File::open(root).unwrap().into(),
+                changes: None,
+                journal: None,
+            };
+            (places, plan)
+        });
+        let backend = Backend::new(places.collect(), &policy).unwrap();
         let device = Fs::new("work", 2, Arc::new(backend)).unwrap();
         let driver = Driver::running(Box::new(device));
         let mut guest = Self { driver, place };
         let init = wire::InitIn {
             major: 7,
             minor: 41,
+            flags: InitFlags::SUBMOUNTS.low(),
             ..wire::InitIn::default()
         };
         let answer = guest.ask(Opcode::Init, 0, &[init.as_bytes()], &[200]);
@@ -79,18 +84,28 @@ impl Guest {
         self.driver.request(REQUESTS, &parts, room)
     }
 
+    fn lookup(&mut self, parent: u64, name: &[u8]) -> u64 {
+        let answer = self.ask(Opcode::Lookup, parent, &[name, b"\0"], &[200]);
+        assert_eq!(status(&answer), 0);
+        let (entry, _) = wire::EntryOut::read_from_prefix(&answer.data[HEAD..]).unwrap();
+        entry.nodeid
+    }
+
     /// The file's node, and a handle on it.
     fn open(&mut self, flags: u32) -> (u64, u64) {
-        let answer = self.ask(Opcode::Lookup, ROOT_ID, &[b"f\0"], &[200]);
-        let (entry, _) = wire::EntryOut::read_from_prefix(&answer.data[HEAD..]).unwrap();
+        let node = self.lookup(ROOT_ID, b"f");
+        let answer = self.try_open(node, flags);
+        let (open, _) = wire::OpenOut::read_from_prefix(&answer.data[HEAD..]).unwrap();
+        assert_eq!(status(&answer), 0);
+        (node, open.fh)
+    }
+
+    fn try_open(&mut self, node: u64, flags: u32) -> Response {
         let open = wire::OpenIn {
             flags,
             open_flags: 0,
         };
-        let answer = self.ask(Opcode::Open, entry.nodeid, &[open.as_bytes()], &[64]);
-        let (open, _) = wire::OpenOut::read_from_prefix(&answer.data[HEAD..]).unwrap();
-        assert_eq!(status(&answer), 0);
-        (entry.nodeid, open.fh)
+        self.ask(Opcode::Open, node, &[open.as_bytes()], &[64])
     }
 
     /// Reads `size` bytes into buffers of `len` bytes, of which the first is for the head.
@@ -118,7 +133,16 @@ impl Guest {
     }
 
     fn content(&self) -> Vec<u8> {
-        fs::read(self.place.path().join("f")).unwrap()
+        fs::read(self.place.path().join("1/f")).unwrap()
+    }
+}
+
+fn plan(read_only: bool) -> SharePlan {
+    SharePlan {
+        place: Vec::new(),
+        read_only,
+        cache: ShareCache::Auto,
+        owner: (0, 0),
     }
 }
 
@@ -208,6 +232,23 @@ fn what_is_written_comes_from_every_buffer() {
         assert_eq!(status(&answer), -libc::EFBIG);
     }
     assert!(guest.content() == expected);
+}
+
+#[test]
+fn several_shares_are_entries_of_their_device() {
+    let mut guest = Guest::with(&[true, false, true]);
+    for (name, errno) in [(b"1", libc::EROFS), (b"2", 0), (b"3", libc::EROFS)] {
+        let root = guest.lookup(ROOT_ID, name);
+        assert_ne!(root, ROOT_ID);
+        let file = guest.lookup(root, b"f");
+        let opened = guest.try_open(file, 2);
+        assert_eq!(status(&opened), -errno, "{name:?}");
+    }
+    // Of a single one the device's root is the share.
+    let mut alone = Guest::new(true);
+    let none = alone.ask(Opcode::Lookup, ROOT_ID, &[b"1\0"], &[200]);
+    assert_eq!(status(&none), -libc::ENOENT);
+    alone.lookup(ROOT_ID, b"f");
 }
 
 #[test]
