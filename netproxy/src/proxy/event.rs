@@ -105,6 +105,9 @@ pub enum Why {
     /// TLS that does not say for which name.
     #[error("TLS that does not say for which name")]
     NoName,
+    /// TLS that may be for another name than it says, which is encrypted. Only a rule with `passthrough` lets it through.
+    #[error("TLS that may hide another name (ECH), which only a rule with `passthrough` allows")]
+    HiddenName,
     /// Neither TLS nor HTTP, where nothing else is allowed.
     #[error("neither TLS nor HTTP, which is all that is allowed")]
     UnknownProtocol,

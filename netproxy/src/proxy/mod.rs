@@ -25,7 +25,7 @@ use crate::first_bytes::{FirstBytes, LONGEST_HELLO, recognise};
 use crate::frame::DroppedFrame;
 use crate::name::HostName;
 use crate::names::{HeldName, Names};
-use crate::policy::{Engine, Host, Reason, Scheme, Schemes, Verdict};
+use crate::policy::{Engine, Host, Reason, Scheme, Verdict};
 use crate::relay::{Carried, relay, reset};
 use crate::stack::GuestStream;
 
@@ -74,27 +74,29 @@ impl<R: Resolver + 'static> Proxy<R> {
 
     async fn serve(self: &Rc<Self>, guest: GuestStream, target: &Target) -> Result<Flow, Why> {
         let begin = Instant::now();
-        let schemes = self.engine().schemes(&target.host, target.port);
-        if schemes.is_empty() {
-            return Err(Why::Policy(self.reason(target, target.usual_scheme())));
-        }
-        let mut upstream = self.dial(target).await?;
+        // What was allowed when it began may be denied before the guest has said what it speaks.
+        let (mut upstream, scheme) = tokio::select! {
+            biased;
+            () = self.until(|engine| engine.schemes(&target.host, target.port).is_empty()) => {
+                return Err(Why::Policy(self.reason(target, target.usual_scheme())));
+            }
+            opened = self.open(&guest, target) => opened?,
+        };
         let address = upstream.peer_addr().ok();
-        guest.accept();
-        let scheme = self.recognise(&guest, target, schemes).await?;
         let mut carried = Carried::default();
         if scheme == Scheme::Http {
             plain::serve(Rc::clone(self), guest, upstream, target).await;
         } else {
-            let allowed = self.until_denied(target, scheme);
             let is_denied = tokio::select! {
+                // First: not a byte is carried that the policy does not allow any more.
+                biased;
+                () = self.until_denied(target, scheme) => true,
                 done = relay(&guest, &mut upstream, &mut carried) => {
                     if done.is_err() {
                         reset(&upstream);
                     }
                     false
                 }
-                () = allowed => true,
             };
             if is_denied {
                 reset(&upstream);
@@ -109,19 +111,36 @@ impl<R: Resolver + 'static> Proxy<R> {
         })
     }
 
+    /// A connection to whom the guest means, and what it speaks.
+    async fn open(&self, guest: &GuestStream, target: &Target) -> Result<(TcpStream, Scheme), Why> {
+        let upstream = self.dial(target).await?;
+        guest.accept();
+        let scheme = self.recognise(guest, target).await?;
+        Ok((upstream, scheme))
+    }
+
     /// Resolves when the policy does not allow the connection any more.
     async fn until_denied(&self, target: &Target, scheme: Scheme) {
-        let mut engine = self.engine.subscribe();
-        let denies = |engine: &Rc<Engine>| {
+        self.until(|engine| {
             let decision = engine.connection(&target.host, target.port, scheme);
             !decision.verdict.permits()
-        };
+        })
+        .await;
+    }
+
+    /// Resolves when this is so of the policy.
+    async fn until(&self, is_so: impl Fn(&Engine) -> bool) {
+        let mut engine = self.engine.subscribe();
         // The sender is ours, so it is there.
-        let _ = engine.wait_for(denies).await;
+        let _ = engine.wait_for(|engine| is_so(engine)).await;
     }
 
     async fn dial(&self, target: &Target) -> Result<TcpStream, Why> {
         let decided = self.engine();
+        // A service that is none any more would be looked for under its name.
+        if decided.schemes(&target.host, target.port).is_empty() {
+            return Err(Why::Policy(self.reason(target, target.usual_scheme())));
+        }
         let service = Scheme::ALL.into_iter().find_map(|scheme| {
             let decision = decided.connection(&target.host, target.port, scheme);
             decision.service.filter(|_| decision.verdict.permits())
@@ -140,13 +159,9 @@ impl<R: Resolver + 'static> Proxy<R> {
     }
 
     /// What the guest speaks, if that is allowed. What may be anything is not looked at: its server may be the one to speak first.
-    async fn recognise(
-        &self,
-        guest: &GuestStream,
-        target: &Target,
-        schemes: Schemes,
-    ) -> Result<Scheme, Why> {
-        if schemes.contains(Scheme::Tcp) {
+    async fn recognise(&self, guest: &GuestStream, target: &Target) -> Result<Scheme, Why> {
+        let schemes = || self.engine().schemes(&target.host, target.port);
+        if schemes().contains(Scheme::Tcp) {
             return Ok(Scheme::Tcp);
         }
         let look = |bytes: &[u8]| match recognise(bytes) {
@@ -162,14 +177,27 @@ impl<R: Resolver + 'static> Proxy<R> {
             FirstBytes::Http => Scheme::Http,
             FirstBytes::Tls(name) if Host::Name(name.clone()) == target.host => Scheme::Https,
             FirstBytes::Tls(name) => return Err(Why::OtherName(name)),
+            FirstBytes::HiddenTls(name)
+                if Host::Name(name.clone()) == target.host && self.passes_through(target) =>
+            {
+                Scheme::Https
+            }
+            FirstBytes::HiddenTls(_) => return Err(Why::HiddenName),
             FirstBytes::TlsWithoutName => return Err(Why::NoName),
             FirstBytes::Unknown => return Err(Why::UnknownProtocol),
         };
-        if schemes.contains(scheme) {
+        if schemes().contains(scheme) {
             Ok(scheme)
         } else {
             Err(Why::Policy(self.reason(target, scheme)))
         }
+    }
+
+    /// Whether a rule says that nothing of the connection's TLS is to be looked into.
+    fn passes_through(&self, target: &Target) -> bool {
+        self.engine()
+            .connection(&target.host, target.port, Scheme::Https)
+            .passthrough
     }
 
     fn reason(&self, target: &Target, scheme: Scheme) -> Reason {

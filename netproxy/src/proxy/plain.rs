@@ -31,9 +31,10 @@ pub(super) async fn serve<R: Resolver + 'static>(
         target: target.copy(),
     });
     tokio::select! {
+        biased;
+        () = proxy.until_denied(target, Scheme::Http) => {}
         // What went wrong between the two is theirs.
         done = http::serve(guest, upstream, authority, judge) => drop(done),
-        () = proxy.until_denied(target, Scheme::Http) => {}
     }
 }
 
