@@ -8,6 +8,7 @@ mod headers;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -102,16 +103,19 @@ pub async fn serve<J: Judge + 'static>(
     });
     let service = service_fn(move |request| {
         let gate = Rc::clone(&gate);
-        async move { Ok::<_, Infallible>(gate.answer(request).await) }
+        Box::pin(async move { Ok::<_, Infallible>(gate.answer(request).await) })
     });
-    server::Builder::new()
+    let mut connection = server::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .half_close(true)
-        .serve_connection(TokioIo::new(guest), service)
-        .await
+        .serve_connection(TokioIo::new(guest), service);
+    let done = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    // Also where it broke off: what was answered is to reach the guest, which a reset would keep it from.
+    connection.into_parts().io.into_inner().close();
+    done
 }
 
 struct Gate<J> {
@@ -149,7 +153,11 @@ impl<J: Judge> Gate<J> {
         }
         let root = PathAndQuery::from_static("/");
         let target = request.uri().path_and_query().unwrap_or(&root).clone();
-        self.judge.judge(request.method().as_str(), target.path())?;
+        let (method, path) = (request.method().as_str(), target.path());
+        self.judge.judge(method, path)?;
+        for (method, path) in headers::other_readings(request.headers(), method, path) {
+            self.judge.judge(method, path)?;
+        }
         let (mut head, body) = request.into_parts();
         headers::strip(&mut head.headers);
         head.headers.insert(HOST, self.authority.header());
