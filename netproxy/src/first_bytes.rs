@@ -9,6 +9,8 @@ use rustls::server::Acceptor;
 use crate::name::HostName;
 use hello::Reading;
 
+pub(crate) use hello::hello_len;
+
 /// Longest first message of a TLS client that is waited for, in bytes. Browsers and their like send two thousand at most.
 pub const LONGEST_HELLO: usize = 64 << 10;
 /// The content type of a TLS record with a handshake message (RFC 8446, section 5.1).

@@ -58,7 +58,7 @@ async fn send(guest: &GuestStream, upstream: &TcpStream) -> io::Result<Option<u6
 }
 
 /// Carries what the other side sent as far as there is room. `None`: it sends no more.
-async fn receive(guest: &GuestStream, upstream: &TcpStream) -> io::Result<Option<u64>> {
+pub(crate) async fn receive(guest: &GuestStream, upstream: &TcpStream) -> io::Result<Option<u64>> {
     let done = poll_fn(|cx| guest.poll_give(cx, |room| moved(upstream.try_read(room)))).await?;
     match done {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -30,12 +30,18 @@ pub(super) enum Reading {
 /// How the hello in these records reads, the first of which is a handshake's.
 pub(super) fn read(records: &[u8]) -> Reading {
     message(records)
-        .and_then(|message| read_message(&message))
+        .and_then(|(message, _)| read_message(&message))
         .unwrap_or(Reading::Unclear)
 }
 
-/// The first message of the records, put together.
-fn message(mut records: &[u8]) -> Option<Vec<u8>> {
+/// How many bytes the records of the first message are, if it is whole.
+pub(crate) fn hello_len(records: &[u8]) -> Option<usize> {
+    let (_, behind) = message(records)?;
+    Some(records.len() - behind.len())
+}
+
+/// The first message of the records, put together, and what is behind them.
+fn message(mut records: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut message = Vec::new();
     loop {
         if let Some(&[_, high, middle, low]) = message.first_chunk::<MESSAGE_HEADER>() {
@@ -43,7 +49,7 @@ fn message(mut records: &[u8]) -> Option<Vec<u8>> {
             let len = MESSAGE_HEADER + usize::try_from(len).ok()?;
             if message.len() >= len {
                 message.truncate(len);
-                return Some(message);
+                return Some((message, records));
             }
         }
         let (header, behind) = records.split_first_chunk::<RECORD_HEADER>()?;

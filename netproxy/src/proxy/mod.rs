@@ -5,6 +5,7 @@
 
 mod event;
 mod plain;
+mod tls;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -87,20 +88,20 @@ impl<R: Resolver + 'static> Proxy<R> {
         if scheme == Scheme::Http {
             plain::serve(Rc::clone(self), guest, upstream, target).await;
         } else {
-            let is_denied = tokio::select! {
+            tokio::select! {
                 // First: not a byte is carried that the policy does not allow any more.
                 biased;
-                () = self.until_denied(target, scheme) => true,
-                done = relay(&guest, &mut upstream, &mut carried) => {
-                    if done.is_err() {
+                () = self.until_denied(target, scheme) => {
+                    reset(&upstream);
+                    return Err(Why::Policy(self.reason(target, scheme)));
+                }
+                done = self.carry(&guest, &mut upstream, target, scheme, &mut carried) => {
+                    if !matches!(done, Ok(Ok(()))) {
                         reset(&upstream);
                     }
-                    false
+                    // That a side broke off is its own business.
+                    drop(done?);
                 }
-            };
-            if is_denied {
-                reset(&upstream);
-                return Err(Why::Policy(self.reason(target, scheme)));
             }
         }
         Ok(Flow {
@@ -109,6 +110,25 @@ impl<R: Resolver + 'static> Proxy<R> {
             carried,
             duration: begin.elapsed(),
         })
+    }
+
+    /// Carries what both say, unread. The inner error is that of a side which broke off.
+    async fn carry(
+        &self,
+        guest: &GuestStream,
+        upstream: &mut TcpStream,
+        target: &Target,
+        scheme: Scheme,
+        carried: &mut Carried,
+    ) -> Result<io::Result<()>, Why> {
+        if scheme == Scheme::Https {
+            let is_right = |seen| match self.scheme_of(seen, target)? {
+                Scheme::Https => Ok(()),
+                _ => Err(Why::UnknownProtocol),
+            };
+            tls::begin(guest, upstream, carried, is_right).await?;
+        }
+        Ok(relay(guest, upstream, carried).await)
     }
 
     /// A connection to whom the guest means, and what it speaks.
@@ -173,23 +193,28 @@ impl<R: Resolver + 'static> Proxy<R> {
             // It said nothing, which is nobody's fault.
             Ok(Ok(None) | Err(_)) | Err(_) => return Err(Why::Silent),
         };
-        let scheme = match seen {
-            FirstBytes::Http => Scheme::Http,
-            FirstBytes::Tls(name) if Host::Name(name.clone()) == target.host => Scheme::Https,
-            FirstBytes::Tls(name) => return Err(Why::OtherName(name)),
-            FirstBytes::HiddenTls(name)
-                if Host::Name(name.clone()) == target.host && self.passes_through(target) =>
-            {
-                Scheme::Https
-            }
-            FirstBytes::HiddenTls(_) => return Err(Why::HiddenName),
-            FirstBytes::TlsWithoutName => return Err(Why::NoName),
-            FirstBytes::Unknown => return Err(Why::UnknownProtocol),
-        };
+        let scheme = self.scheme_of(seen, target)?;
         if schemes().contains(scheme) {
             Ok(scheme)
         } else {
             Err(Why::Policy(self.reason(target, scheme)))
+        }
+    }
+
+    /// Which scheme these first bytes are, if they are for whom the connection is to.
+    fn scheme_of(&self, seen: FirstBytes, target: &Target) -> Result<Scheme, Why> {
+        match seen {
+            FirstBytes::Http => Ok(Scheme::Http),
+            FirstBytes::Tls(name) if Host::Name(name.clone()) == target.host => Ok(Scheme::Https),
+            FirstBytes::Tls(name) => Err(Why::OtherName(name)),
+            FirstBytes::HiddenTls(name)
+                if Host::Name(name.clone()) == target.host && self.passes_through(target) =>
+            {
+                Ok(Scheme::Https)
+            }
+            FirstBytes::HiddenTls(_) => Err(Why::HiddenName),
+            FirstBytes::TlsWithoutName => Err(Why::NoName),
+            FirstBytes::Unknown => Err(Why::UnknownProtocol),
         }
     }
 

@@ -14,7 +14,7 @@ use netproxy::testkit::{self, Connection, Guest};
 use netproxy::{DroppedFrame, HostAddresses, Subnet, egress};
 
 use crate::craft;
-use crate::server::{Answers, Counting, Origin, Sink};
+use crate::server::{Answers, Counting, Origin, Sink, TLS_GREETING};
 use crate::table::{Counts, Verdict};
 
 /// What has happened before a technique is tried.
@@ -67,7 +67,7 @@ impl Bench {
         let sinks = Arc::new(Sinks {
             forbidden: Sink::new(),
             tcp: Sink::new(),
-            tls: Sink::new(),
+            tls: Sink::greeting(TLS_GREETING),
             http: Origin::new(),
             resolver: Arc::default(),
         });
@@ -171,7 +171,7 @@ impl Bench {
         let request = b"GET /x HTTP/1.1\r\nHost: a.host\r\n\r\n".to_vec();
         for (port, says, hears) in [
             (7, b"hello".to_vec(), b"hello".to_vec()),
-            (443, hello.clone(), hello),
+            (443, hello.clone(), [TLS_GREETING, &hello].concat()),
             (80, request, b"HTTP/1.1 200 OK\r\n".to_vec()),
         ] {
             let connection = self.guest.connect(SocketAddrV4::new(address, port));
@@ -312,7 +312,12 @@ impl Sinks {
     }
 }
 
-fn service(name: &str, address: std::net::SocketAddr, scheme: &str, port: u16) -> String {
+pub(crate) fn service(
+    name: &str,
+    address: std::net::SocketAddr,
+    scheme: &str,
+    port: u16,
+) -> String {
     format!(
         "[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nscheme = \"{scheme}\"\nports = [{port}]\n"
     )

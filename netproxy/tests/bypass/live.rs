@@ -7,6 +7,7 @@ use netproxy::testkit::{Connection, End};
 
 use crate::bench::{Bench, State};
 use crate::craft;
+use crate::server::TLS_GREETING;
 
 /// A fresh bench, and a policy that has nothing of what its own has.
 fn bench() -> (Bench, &'static str) {
@@ -55,7 +56,11 @@ fn what_is_carried_is_broken_by_a_new_policy() {
             .map(|_| {
                 let connection = connect(&mut bench, port);
                 assert!(bench.guest.send(connection, &first));
-                assert_eq!(bench.guest.receive(connection, first.len()), first);
+                let expected = match port {
+                    443 => [TLS_GREETING, &first].concat(),
+                    _ => first.clone(),
+                };
+                assert_eq!(bench.guest.receive(connection, expected.len()), expected);
                 connection
             })
             .collect();
@@ -92,6 +97,90 @@ fn a_request_is_judged_by_the_new_policy() {
     let heard = bench.guest.receive(connection, 1);
     assert!(heard.windows(4).any(|part| part == b" 403"), "{heard:?}");
     assert_eq!(bench.counts(), before);
+}
+
+/// How long what [`asks_again`] asks is, in its record.
+const ANSWER_LEN: usize = 5 + 4 + 2 + 32 + 18;
+
+/// A server of TLS that asks for another first message, and then tells what it gets.
+fn asks_again() -> (std::net::SocketAddr, std::sync::mpsc::Receiver<Vec<u8>>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut piece = [0; 4096];
+            let len = stream.read(&mut piece).unwrap_or(0);
+            assert!(len > 0, "no first message");
+            // SHA-256 of "HelloRetryRequest" in place of the random number (RFC 8446, section 4.1.3).
+            let random = b"\xcf\x21\xad\x74\xe5\x9a\x61\x11\xbe\x1d\x8c\x02\x1e\x65\xb8\x91\
+                           \xc2\xa2\x11\x16\x7a\xbb\x8c\x5e\x07\x9e\x09\xe2\xc8\xa8\x33\x9c";
+            let rest = [0, 0x13, 1, 0, 0, 12, 0, 43, 0, 2, 3, 4, 0, 51, 0, 2, 0, 23];
+            let body = [&[3, 3][..], random, &rest].concat();
+            let message = [&[2], &craft::sized::<3>(&body)[..]].concat();
+            stream
+                .write_all(&craft::record(22, [3, 3], &message))
+                .unwrap();
+            let mut all = Vec::new();
+            while let Ok(len @ 1..) = stream.read(&mut piece) {
+                all.extend_from_slice(&piece[..len]);
+                if all.len() > 100 {
+                    break;
+                }
+            }
+            drop(stream.write_all(b"over"));
+            tell.send(all).unwrap();
+        }
+    });
+    (address, told)
+}
+
+/// A server goes by the name of the second message if it asked for one, so that must be the connection's, too. (H06)
+#[test]
+fn a_second_first_message_is_for_the_same_name() {
+    let (address, told) = asks_again();
+    let sinks = Bench::in_state(State::Fresh).sinks;
+    let policy = crate::bench::service("a.host", address, "https", 443);
+    let mut bench = Bench::new(sinks, &policy);
+    let hello = |name: &str| craft::hello(&[craft::sni(name)]);
+    let change = craft::record(20, [3, 3], &[1]);
+    let early = craft::record(23, [3, 3], &[7; 40]);
+    let hidden = craft::hello(&[craft::sni("a.host"), craft::extension(0xfe0d, &[1])]);
+    let in_bytes: Vec<u8> = craft::hello_message(&[craft::sni("evil.host")])
+        .iter()
+        .flat_map(|byte| craft::record(22, [3, 3], &[*byte]))
+        .collect();
+    let right = [&early[..], &change, &hello("a.host")].concat();
+    for (second, carried) in [
+        (hello("a.host"), hello("a.host")),
+        (right.clone(), right),
+        (hello("evil.host"), Vec::new()),
+        ([&change[..], &hello("evil.host")].concat(), change.clone()),
+        (
+            [&early[..], &change, &in_bytes].concat(),
+            [&early[..], &change].concat(),
+        ),
+        (hidden, Vec::new()),
+        (hello("x").split_off(9), Vec::new()),
+    ] {
+        let connection = connect(&mut bench, 443);
+        assert!(bench.guest.send(connection, &hello("a.host")));
+        // The whole of its answer: a client says nothing before.
+        let answer = bench.guest.receive(connection, ANSWER_LEN);
+        assert_eq!((answer.len(), answer.first()), (ANSWER_LEN, Some(&22)));
+        bench.guest.send(connection, &second);
+        let is_right = carried == second;
+        let (heard, end) = bench.guest.receive_all(connection);
+        let expected = if is_right {
+            (b"over".to_vec(), Some(End::Finished))
+        } else {
+            (Vec::new(), Some(End::Reset))
+        };
+        assert_eq!((heard, end), expected);
+        bench.guest.finish(connection);
+        assert_eq!(told.recv().unwrap(), carried);
+    }
 }
 
 /// A policy that does not parse is none: the one before goes on, and what it denies stays denied. (P05)

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex};
 use netproxy::HostName;
 use netproxy::dial::Resolver;
 
+/// What a server of TLS says first here: a record of no handshake, so that nobody takes what it sends back for one.
+pub(crate) const TLS_GREETING: &[u8] = &[21, 3, 3, 0, 2, 1, 0];
+
 /// A server that sends back what it gets.
 pub(crate) struct Sink {
     address: SocketAddr,
@@ -17,6 +20,11 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) fn new() -> Self {
+        Self::greeting(b"")
+    }
+
+    /// One that says this before it sends back anything.
+    pub(crate) fn greeting(says: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, bytes) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
@@ -25,7 +33,7 @@ impl Sink {
             while let Ok((stream, _)) = listener.accept() {
                 seen.fetch_add(1, Ordering::SeqCst);
                 let len = Arc::clone(&len);
-                std::thread::spawn(move || echo(stream, &len));
+                std::thread::spawn(move || echo(stream, says, &len));
             }
         });
         Self {
@@ -50,11 +58,12 @@ impl Sink {
     }
 }
 
-fn echo(mut stream: TcpStream, seen: &AtomicUsize) {
+fn echo(mut stream: TcpStream, mut says: &[u8], seen: &AtomicUsize) {
     let mut piece = [0; 4096];
     while let Ok(len @ 1..) = stream.read(&mut piece) {
         seen.fetch_add(len, Ordering::SeqCst);
-        if stream.write_all(&piece[..len]).is_err() {
+        let greeted = stream.write_all(std::mem::take(&mut says));
+        if greeted.is_err() || stream.write_all(&piece[..len]).is_err() {
             return;
         }
     }
