@@ -72,7 +72,8 @@ impl Engine {
     }
 
     /// What is decided about one request of a connection. `target` is its path, with or without a query. A denial is about this
-    /// request only. Whether headers replace the method (as `X-HTTP-Method-Override` does for some servers) is not seen here.
+    /// request only. Whether headers replace the method (as `X-HTTP-Method-Override` does for some servers) is not seen here: who reads requests asks
+    /// for each reading.
     #[must_use]
     pub fn request(
         &self,

@@ -19,7 +19,7 @@
 //!
 //! [[allow]]
 //! host = "*.pinned.example"
-//! passthrough = true                # TLS is carried as it is, not intercepted
+//! passthrough = true                # TLS is carried as it is, not intercepted, and may be encrypted to its first message (ECH)
 //!
 //! [[deny]]                          # beats every allow rule
 //! host = "gist.github.com"          # every scheme and every port, unless the rule says less

@@ -126,7 +126,11 @@ impl<R: Resolver + 'static> Proxy<R> {
                 Scheme::Https => Ok(()),
                 _ => Err(Why::UnknownProtocol),
             };
-            tls::begin(guest, upstream, carried, is_right).await?;
+            match tls::begin(guest, upstream, carried, is_right).await {
+                Ok(()) => {}
+                Err(tls::Ended::Broken) => return Ok(Err(io::ErrorKind::ConnectionReset.into())),
+                Err(tls::Ended::Refused(why)) => return Err(why),
+            }
         }
         Ok(relay(guest, upstream, carried).await)
     }

@@ -27,17 +27,25 @@ const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
 const RECORD_HEADER: usize = 5;
 
+/// Why nothing more is carried.
+pub(super) enum Ended {
+    /// A side broke off, or said nothing for too long.
+    Broken,
+    /// The second message is none that may be carried.
+    Refused(Why),
+}
+
 /// Carries the first message, and the second if the server asks for one and `is_right` says that it is for the same name. What follows is anybody's.
 ///
 /// # Errors
 ///
-/// The second one is not, or a side broke off.
+/// The second one is not, or a side broke off: `carried` says how far it came.
 pub(super) async fn begin(
     guest: &GuestStream,
     upstream: &mut TcpStream,
     carried: &mut Carried,
     is_right: impl Fn(FirstBytes) -> Result<(), Why>,
-) -> Result<(), Why> {
+) -> Result<(), Ended> {
     let first = peek(guest, hello_len).await?;
     forward(guest, upstream, &mut carried.sent, first).await?;
     if !is_asked_again(guest, upstream, carried).await? {
@@ -50,7 +58,7 @@ pub(super) async fn begin(
         loop {
             match peek(guest, next).await? {
                 Next::Record(len) => forward(guest, &mut writer, sent, len).await?,
-                Next::Hello(seen) => return is_right(seen),
+                Next::Hello(seen) => return is_right(seen).map_err(Ended::Refused),
             }
         }
     };
@@ -87,10 +95,10 @@ fn next(bytes: &[u8]) -> Option<Next> {
 }
 
 /// Looks at what the guest sent until `look` has seen enough.
-async fn peek<R>(guest: &GuestStream, look: impl FnMut(&[u8]) -> Option<R>) -> Result<R, Why> {
+async fn peek<R>(guest: &GuestStream, look: impl FnMut(&[u8]) -> Option<R>) -> Result<R, Ended> {
     match timeout(FIRST_BYTES_LIMIT, guest.peek(look)).await {
         Ok(Ok(Some(seen))) => Ok(seen),
-        Ok(Ok(None) | Err(_)) | Err(_) => Err(Why::Silent),
+        Ok(Ok(None) | Err(_)) | Err(_) => Err(Ended::Broken),
     }
 }
 
@@ -100,7 +108,7 @@ async fn forward(
     upstream: &mut (impl AsyncWrite + Unpin),
     sent: &mut u64,
     mut len: usize,
-) -> Result<(), Why> {
+) -> Result<(), Ended> {
     while len > 0 {
         let taken = poll_fn(|cx| {
             guest.poll_take(cx, |bytes| {
@@ -109,7 +117,7 @@ async fn forward(
             })
         });
         let Ok(Ok(Some(taken))) = timeout(FIRST_BYTES_LIMIT, taken).await else {
-            return Err(Why::Silent);
+            return Err(Ended::Broken);
         };
         len -= taken.len();
         upstream.write_all(&taken).await.map_err(broken)?;
@@ -123,7 +131,7 @@ async fn is_asked_again(
     guest: &GuestStream,
     upstream: &mut TcpStream,
     carried: &mut Carried,
-) -> Result<bool, Why> {
+) -> Result<bool, Ended> {
     let mut answer = [0; TO_RANDOM + RETRY.len()];
     let mut len = 0;
     // Alerts are shorter; they are no request, and the server ends behind them.
@@ -134,7 +142,7 @@ async fn is_asked_again(
     {
         let room = answer.get_mut(len..).unwrap_or_default();
         let read = timeout(FIRST_BYTES_LIMIT, upstream.read(room)).await;
-        match read.map_err(|_| Why::Silent)?.map_err(broken)? {
+        match read.map_err(|_| Ended::Broken)?.map_err(broken)? {
             0 => break,
             read => len += read,
         }
@@ -162,7 +170,6 @@ async fn is_asked_again(
     Ok(kind == HANDSHAKE && (is_retry || is_short))
 }
 
-/// Neither side's fault that anybody could do something about.
-fn broken(_: io::Error) -> Why {
-    Why::Silent
+fn broken(_: io::Error) -> Ended {
+    Ended::Broken
 }

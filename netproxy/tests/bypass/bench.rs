@@ -229,10 +229,15 @@ impl Bench {
         self.told.try_iter().collect()
     }
 
+    /// What is told next.
+    pub(crate) fn wait_told(&self) -> Told {
+        self.told.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+
     /// A refused connection is told.
     pub(crate) fn wait_told_denied(&self) -> Verdict {
-        match self.told.recv_timeout(Duration::from_secs(10)) {
-            Ok(Told::Denied) => Verdict::Reset,
+        match self.wait_told() {
+            Told::Denied => Verdict::Reset,
             other => panic!("refused, and told {other:?}"),
         }
     }

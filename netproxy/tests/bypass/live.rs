@@ -183,6 +183,29 @@ fn a_second_first_message_is_for_the_same_name() {
     }
 }
 
+/// What got as far as the server is told, also where it goes no further.
+#[test]
+fn a_connection_that_breaks_behind_its_first_message_is_told() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let policy = crate::bench::service("a.host", listener.local_addr().unwrap(), "https", 443);
+    let mut bench = Bench::new(Bench::in_state(State::Fresh).sinks, &policy);
+    let connection = connect(&mut bench, 443);
+    assert!(
+        bench
+            .guest
+            .send(connection, &craft::hello(&[craft::sni("a.host")]))
+    );
+    // With bytes that it has not read, so that it is a reset.
+    let (server, _) = listener.accept().unwrap();
+    server.peek(&mut [0]).unwrap();
+    drop(server);
+    assert_eq!(
+        bench.guest.receive_all(connection),
+        (Vec::new(), Some(End::Reset))
+    );
+    assert!(matches!(bench.wait_told(), crate::bench::Told::Ended));
+}
+
 /// A policy that does not parse is none: the one before goes on, and what it denies stays denied. (P05)
 #[test]
 fn policies_that_are_broken_are_none() {
