@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use netproxy::dial::DialError;
 use netproxy::gateway::Network;
 use netproxy::policy::{Abilities, Engine, Layers, Origin as From, Policy};
-use netproxy::proxy::{Denial, Destination, Flow, Observer, Proxy};
+use netproxy::proxy::{Denial, Destination, Flow, Observer, Proxy, Why};
 use netproxy::testkit::{self, Connection, Guest};
 use netproxy::{DroppedFrame, HostAddresses, Subnet, egress};
 
@@ -34,6 +35,8 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) enum Told {
     Denied,
+    /// It was dialled, and nobody answered: on this host, now.
+    Unreachable,
     Dropped(DroppedFrame),
     Ended,
 }
@@ -238,6 +241,7 @@ impl Bench {
     pub(crate) fn wait_told_denied(&self) -> Verdict {
         match self.wait_told() {
             Told::Denied => Verdict::Reset,
+            Told::Unreachable => Verdict::Dialled,
             other => panic!("refused, and told {other:?}"),
         }
     }
@@ -354,8 +358,11 @@ impl Tells {
 }
 
 impl Observer for Tells {
-    fn denied(&self, _: &Denial) {
-        self.tell(Told::Denied);
+    fn denied(&self, denial: &Denial) {
+        self.tell(match denial.why {
+            Why::Dial(DialError::Unreachable(_)) => Told::Unreachable,
+            _ => Told::Denied,
+        });
     }
 
     fn ended(&self, _: &Destination, _: &Flow) {

@@ -53,6 +53,8 @@ pub(crate) enum Verdict {
     NoName,
     /// The connection is reset; so much of it was answered, and nothing was carried.
     Reset,
+    /// It was dialled, and nobody was there.
+    Dialled,
     /// Requests got these answers; those with 200 reached the server, each as one, the others did not.
     Status(Vec<u16>),
     /// All of it was carried, and came back.
