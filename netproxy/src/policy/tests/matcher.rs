@@ -415,7 +415,7 @@ fn decisions_are_those_of_the_reference() {
 
 /// Row P06 as it is written.
 #[test]
-#[ignore = "a campaign: half a minute in a release build"]
+#[ignore = "a campaign: four seconds in a release build"]
 fn a_million_decisions_are_those_of_the_reference() {
     let decided = compare(40_000);
     assert!(decided >= 1_000_000, "{decided}");
