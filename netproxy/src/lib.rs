@@ -4,6 +4,7 @@
 //! from this side, and only its content is carried across.
 
 pub mod address;
+pub mod audit;
 pub mod dial;
 pub mod dns;
 pub mod egress;

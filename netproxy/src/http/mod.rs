@@ -23,9 +23,9 @@ use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 
 use crate::name::HostName;
+use crate::relay::Metered;
 use crate::stack::GuestStream;
 
 /// How long a request's head may take (a slow one holds a connection).
@@ -69,18 +69,18 @@ impl fmt::Display for Refused {
 
 /// Who judges requests, and connects.
 pub trait Judge {
-    /// Whether a request may be passed on.
+    /// Whether a request may be passed on. `target` is its path with its query.
     ///
     /// # Errors
     ///
     /// Why not.
-    fn judge(&self, method: &str, path: &str) -> Result<(), Refused>;
+    fn judge(&self, method: &str, target: &str) -> Result<(), Refused>;
 
     /// A request was refused before it came to that.
     fn misdirected(&self, refused: &Refused);
 
     /// Another connection to the same authority, when the one before has ended.
-    fn connect(&self) -> impl Future<Output = io::Result<TcpStream>>;
+    fn connect(&self) -> impl Future<Output = io::Result<Metered>>;
 }
 
 /// Serves the requests on `guest`, all of which are to be for `authority`; `upstream` is a connection to it.
@@ -90,7 +90,7 @@ pub trait Judge {
 /// The guest did not speak HTTP, or broke off.
 pub async fn serve<J: Judge + 'static>(
     guest: GuestStream,
-    upstream: TcpStream,
+    upstream: Metered,
     authority: Authority,
     judge: Rc<J>,
 ) -> Result<(), hyper::Error> {
@@ -118,7 +118,7 @@ struct Gate<J> {
     authority: Authority,
     judge: Rc<J>,
     /// The connection that was made before the first request came.
-    first: RefCell<Option<TcpStream>>,
+    first: RefCell<Option<Metered>>,
     sender: tokio::sync::Mutex<Option<SendRequest<Incoming>>>,
 }
 
@@ -149,7 +149,8 @@ impl<J: Judge> Gate<J> {
         }
         let root = PathAndQuery::from_static("/");
         let target = request.uri().path_and_query().unwrap_or(&root).clone();
-        self.judge.judge(request.method().as_str(), target.path())?;
+        self.judge
+            .judge(request.method().as_str(), target.as_str())?;
         let (mut head, body) = request.into_parts();
         headers::strip(&mut head.headers);
         head.headers.insert(HOST, self.authority.header());

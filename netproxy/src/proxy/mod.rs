@@ -6,7 +6,7 @@
 mod event;
 mod plain;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,10 +26,10 @@ use crate::frame::DroppedFrame;
 use crate::name::HostName;
 use crate::names::{HeldName, Names};
 use crate::policy::{Engine, Host, Reason, Scheme, Schemes, Verdict};
-use crate::relay::{Carried, relay, reset};
+use crate::relay::{Meter, relay, reset};
 use crate::stack::GuestStream;
 
-pub use event::{Denial, Destination, Flow, Observer, Why};
+pub use event::{Denial, Destination, Flow, Observer, Request, RuleText, Ruling, Why};
 
 /// How long a client may take to say what it speaks. Browsers connect ahead of need, and wait.
 const FIRST_BYTES_LIMIT: Duration = Duration::from_secs(60);
@@ -43,7 +43,9 @@ pub struct Proxy<R> {
     names: RefCell<Names>,
     resolver: R,
     own: Box<OwnAddresses>,
-    observer: Box<dyn Observer>,
+    observer: Rc<dyn Observer>,
+    /// How many connections the guest has asked for.
+    asked: Cell<u64>,
 }
 
 impl<R: Resolver + 'static> Proxy<R> {
@@ -59,7 +61,8 @@ impl<R: Resolver + 'static> Proxy<R> {
             names: RefCell::new(Names::new(crate::names::Pool::default())),
             resolver,
             own,
-            observer,
+            observer: observer.into(),
+            asked: Cell::new(0),
         }
     }
 
@@ -72,41 +75,58 @@ impl<R: Resolver + 'static> Proxy<R> {
         Rc::clone(&self.engine.borrow())
     }
 
-    async fn serve(self: &Rc<Self>, guest: GuestStream, target: &Target) -> Result<Flow, Why> {
-        let begin = Instant::now();
+    async fn serve(self: &Rc<Self>, guest: GuestStream, target: &Target) -> Result<(), Why> {
         let schemes = self.engine().schemes(&target.host, target.port);
         if schemes.is_empty() {
             return Err(Why::Policy(self.reason(target, target.usual_scheme())));
         }
-        let mut upstream = self.dial(target).await?;
+        let upstream = self.dial(target).await?;
         let address = upstream.peer_addr().ok();
         guest.accept();
         let scheme = self.recognise(&guest, target, schemes).await?;
-        let mut carried = Carried::default();
+        let running = Running::new(self, self.flow(target, scheme, address));
         if scheme == Scheme::Http {
-            plain::serve(Rc::clone(self), guest, upstream, target).await;
-        } else {
-            let allowed = self.until_denied(target, scheme);
-            let is_denied = tokio::select! {
-                done = relay(&guest, &mut upstream, &mut carried) => {
-                    if done.is_err() {
-                        reset(&upstream);
-                    }
-                    false
-                }
-                () = allowed => true,
-            };
-            if is_denied {
-                reset(&upstream);
-                return Err(Why::Policy(self.reason(target, scheme)));
-            }
+            plain::serve(Rc::clone(self), guest, upstream, target, &running).await;
+            return Ok(());
         }
-        Ok(Flow {
+        self.carry(&guest, upstream, target, &running).await
+    }
+
+    /// Carries bytes that nobody reads, as long as the policy allows it.
+    async fn carry(
+        &self,
+        guest: &GuestStream,
+        mut upstream: TcpStream,
+        target: &Target,
+        running: &Running,
+    ) -> Result<(), Why> {
+        let scheme = running.flow.scheme;
+        let is_denied = tokio::select! {
+            done = relay(guest, &mut upstream, &running.meter) => {
+                if done.is_err() {
+                    reset(&upstream);
+                }
+                false
+            }
+            () = self.until_denied(target, scheme) => true,
+        };
+        if is_denied {
+            reset(&upstream);
+            return Err(Why::Policy(self.reason(target, scheme)));
+        }
+        Ok(())
+    }
+
+    fn flow(&self, target: &Target, scheme: Scheme, address: Option<SocketAddr>) -> Flow {
+        let engine = self.engine();
+        let decision = engine.connection(&target.host, target.port, scheme);
+        Flow {
+            number: target.number,
+            destination: target.destination(),
             scheme,
             address,
-            carried,
-            duration: begin.elapsed(),
-        })
+            ruling: Ruling::of(&decision),
+        }
     }
 
     /// Resolves when the policy does not allow the connection any more.
@@ -192,7 +212,9 @@ impl<R: Resolver + 'static> Proxy<R> {
             Some(held) => Host::Name(held.name().clone()),
             None => Host::Address(IpAddr::V4(*to.ip())),
         };
+        self.asked.set(self.asked.get().saturating_add(1));
         Target {
+            number: self.asked.get(),
             host,
             port: to.port(),
             held,
@@ -202,6 +224,8 @@ impl<R: Resolver + 'static> Proxy<R> {
 
 /// Whom a connection is to.
 struct Target {
+    /// The connection's.
+    number: u64,
     host: Host,
     port: u16,
     /// As long as the connection lasts, the address goes on standing for the name.
@@ -220,6 +244,7 @@ impl Target {
 
     fn copy(&self) -> Self {
         Self {
+            number: self.number,
             host: self.host.clone(),
             port: self.port,
             held: self.held.clone(),
@@ -231,6 +256,35 @@ impl Target {
             host: self.host.clone(),
             port: self.port,
         }
+    }
+}
+
+/// A connection that was let through, until it ends: in whichever way that is, it is told.
+struct Running {
+    observer: Rc<dyn Observer>,
+    flow: Flow,
+    meter: Meter,
+    begin: Instant,
+}
+
+impl Running {
+    fn new<R>(proxy: &Proxy<R>, flow: Flow) -> Self {
+        let observer = Rc::clone(&proxy.observer);
+        observer.opened(&flow);
+        Self {
+            observer,
+            flow,
+            meter: Meter::default(),
+            begin: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let carried = self.meter.carried();
+        self.observer
+            .ended(&self.flow, carried, self.begin.elapsed());
     }
 }
 
@@ -256,10 +310,10 @@ impl<R: Resolver + 'static> Gate for Proxy<R> {
     async fn connection(self: Rc<Self>, guest: GuestStream) {
         let target = self.target(&guest);
         match self.serve(guest, &target).await {
-            Ok(flow) => self.observer.ended(&target.destination(), &flow),
+            Ok(()) => {}
             // A look at whether it is there, or a connection ahead of need.
             Err(Why::Silent) => {}
-            Err(why) => drop(self.tell(&target, None, why)),
+            Err(why) => drop(self.tell(&target, None, None, why)),
         }
     }
 
@@ -279,18 +333,35 @@ impl<R: Resolver + 'static> Gate for Proxy<R> {
 
 impl<R: Resolver + 'static> Proxy<R> {
     /// Tells of what the guest did not get. Gives the rule that would allow it.
-    fn tell(&self, target: &Target, request: Option<(&str, &str)>, why: Why) -> Option<String> {
-        let rule = match why {
+    fn tell(
+        &self,
+        target: &Target,
+        scheme: Option<Scheme>,
+        request: Option<(&str, &str)>,
+        why: Why,
+    ) -> Option<String> {
+        let engine = self.engine();
+        let likely = scheme.unwrap_or_else(|| target.usual_scheme());
+        let (host, port) = (&target.host, target.port);
+        let (rule, decided_by) = match why {
             Why::Policy(_) => {
-                let (engine, scheme) = (self.engine(), target.usual_scheme());
-                suggestion(&engine, &target.host, target.port, scheme, request)
+                let decision = match request {
+                    Some((method, path)) => engine.request(host, port, likely, method, path),
+                    None => engine.connection(host, port, likely),
+                };
+                let by = decision.rule.filter(|_| !decision.verdict.permits());
+                let rule = suggestion(&engine, host, port, likely, request);
+                (rule, by.map(RuleText::from))
             }
-            _ => None,
+            _ => (None, None),
         };
         let denial = Denial {
+            flow: Some(target.number),
             destination: target.destination(),
-            request: request.map(|(method, path)| (method.to_owned(), path.to_owned())),
+            scheme,
+            request: request.map(|(method, path)| Request::new(method, path)),
             why,
+            decided_by,
             rule,
         };
         self.observer.denied(&denial);

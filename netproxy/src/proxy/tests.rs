@@ -13,6 +13,7 @@ use super::*;
 use crate::egress;
 use crate::gateway::Network;
 use crate::policy::{Abilities, Layers, Origin, Policy};
+use crate::relay::Carried;
 use crate::testkit::{self, Connection, End, Guest};
 
 /// Every name is at one address.
@@ -28,11 +29,14 @@ impl Resolver for Everything {
 struct Lines(Sender<String>);
 
 impl Observer for Lines {
+    fn opened(&self, _: &Flow) {}
+
+    fn requested(&self, flow: &Flow, request: &Request, _: &Ruling) {
+        drop(self.0.send(format!("{} {request}", flow.destination)));
+    }
+
     fn denied(&self, denial: &Denial) {
-        let request = denial
-            .request
-            .as_ref()
-            .map(|(method, path)| format!(" {method} {path}"));
+        let request = denial.request.as_ref().map(|request| format!(" {request}"));
         let line = format!(
             "{}{}: {}",
             denial.destination,
@@ -43,12 +47,13 @@ impl Observer for Lines {
         drop(self.0.send(line));
     }
 
-    fn ended(&self, destination: &Destination, flow: &Flow) {
-        let Carried { sent, received } = flow.carried;
-        drop(self.0.send(format!(
-            "{destination} {}: {sent} sent, {received} received",
-            flow.scheme
-        )));
+    fn ended(&self, flow: &Flow, carried: Carried, _: Duration) {
+        let Carried { sent, received } = carried;
+        let line = format!(
+            "{} {}: {sent} sent, {received} received",
+            flow.destination, flow.scheme
+        );
+        drop(self.0.send(line));
     }
 
     fn dropped(&self, _: DroppedFrame) {}
@@ -320,6 +325,7 @@ fn a_new_policy_ends_what_it_does_not_allow() {
         bench.guest.receive_all(connections[1]),
         (Vec::new(), Some(End::Reset))
     );
+    assert_eq!(bench.told(), "b.host:7 tcp: 1 sent, 1 received");
     assert_eq!(bench.told(), "b.host:7: no rule allows this host");
     assert_eq!(told.recv().unwrap(), 1);
     assert!(bench.guest.send(connections[0], b"y"));
