@@ -120,6 +120,8 @@
 //! of the program, however it comes.
 
 pub mod agent;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod audit;
 pub mod boot;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod changes;

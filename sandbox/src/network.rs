@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditLog;
 use crate::error::{Error, Result};
 use crate::plan::PolicyLayer;
 use crate::text::printable;
@@ -15,6 +16,7 @@ use netproxy::policy::{Abilities, Engine, LARGEST_FILE, Layers, Origin, Policy, 
 #[must_use = "a policy does nothing until a sandbox is started with it"]
 pub struct NetworkPolicy {
     pub(crate) layers: Vec<Layer>,
+    pub(crate) audit: Option<AuditLog>,
 }
 
 /// A layer of a policy, as it was written.
@@ -48,6 +50,12 @@ impl NetworkPolicy {
     /// Adds the policy of the repository that the guest works on, written in `origin`. It can only tighten the others.
     pub fn repository(self, origin: &str, text: impl Into<Vec<u8>>) -> Self {
         self.with(PolicyLayer::Repository, origin, text.into())
+    }
+
+    /// Writes every decision to a log: a path, or what [`AuditLog`] says of it.
+    pub fn audit_log(mut self, log: impl Into<AuditLog>) -> Self {
+        self.audit = Some(log.into());
+        self
     }
 
     fn with(mut self, whose: PolicyLayer, origin: &str, text: Vec<u8>) -> Self {

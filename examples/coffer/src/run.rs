@@ -48,12 +48,16 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     }
     let tty = options.tty || terminal::is_interactive();
     let result = command(&sandbox, options, workspace.as_deref(), tty).await;
-    for problem in sandbox.problems() {
-        say(&format!("coffer: {problem}"));
-    }
+    let problems = sandbox.problems();
     // The command is done and its changes are on the host: the machine need not end gracefully.
     sandbox.kill();
     sandbox.wait().await;
+    // At its end the sandbox knows what the audit log lacks, too; what else may be wrong then is its end.
+    let at_end = sandbox.problems();
+    let of_log = at_end.iter().filter(|problem| !problems.contains(problem));
+    for problem in problems.iter().chain(of_log) {
+        say(&format!("coffer: {problem}"));
+    }
     say_refusals(&sandbox.refusals());
     network::say_denied(&sandbox.denied());
     match sandbox.changes() {
