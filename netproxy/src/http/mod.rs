@@ -55,6 +55,8 @@ pub enum Refused {
     Method,
     /// The policy does not allow it. The text is for the person who could change that: which rule would allow it.
     Policy(String),
+    /// There were as many requests as the policy allows in a minute, or connections. The text says which rule it is.
+    Quota(String),
 }
 
 impl fmt::Display for Refused {
@@ -62,7 +64,7 @@ impl fmt::Display for Refused {
         f.write_str(match self {
             Self::OtherHost => "a request for another host than the connection is to",
             Self::Method => "a request that only proxies answer",
-            Self::Policy(why) => why,
+            Self::Policy(why) | Self::Quota(why) => why,
         })
     }
 }
@@ -127,7 +129,7 @@ impl<J: Judge> Gate<J> {
         let request = match self.admit(request) {
             Ok(request) => request,
             Err(refused) => {
-                if !matches!(refused, Refused::Policy(_)) {
+                if !matches!(refused, Refused::Policy(_) | Refused::Quota(_)) {
                     self.judge.misdirected(&refused);
                 }
                 return refusal(&refused, &self.authority);
@@ -239,6 +241,13 @@ fn refusal(refused: &Refused, authority: &Authority) -> Response<Body> {
         Refused::Method => (
             StatusCode::METHOD_NOT_ALLOWED,
             "this is no proxy".to_owned(),
+        ),
+        Refused::Quota(rule) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            format!(
+                "the sandbox's policy allows no more of these requests to {}:{} now\n{rule}",
+                authority.name, authority.port
+            ),
         ),
         Refused::Policy(rule) => (
             StatusCode::FORBIDDEN,

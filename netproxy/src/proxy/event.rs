@@ -11,6 +11,7 @@ use crate::frame::DroppedFrame;
 use crate::http::Refused;
 use crate::name::HostName;
 use crate::policy::{Decision, Host, Reason, Rule, Scheme, Verdict};
+use crate::quota::Spent;
 use crate::relay::Carried;
 
 /// Is told what becomes of what the guest asks. Called on the worker's one thread, which must not wait in it.
@@ -152,6 +153,15 @@ impl From<&Rule> for RuleText {
     }
 }
 
+impl From<&Spent> for RuleText {
+    fn from(spent: &Spent) -> Self {
+        Self {
+            text: spent.rule.clone(),
+            place: spent.place.clone(),
+        }
+    }
+}
+
 /// Why something was let through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruling {
@@ -216,6 +226,9 @@ pub enum Why {
     /// Nothing was said in time.
     #[error("the guest said nothing")]
     Silent,
+    /// The quota of the rule that allows it is used up.
+    #[error("{0}")]
+    Quota(Spent),
     /// A request was for another host, or none that can be passed on.
     #[error("{0}")]
     Request(Refused),

@@ -25,7 +25,8 @@ use crate::first_bytes::{FirstBytes, LONGEST_HELLO, recognise};
 use crate::frame::DroppedFrame;
 use crate::name::HostName;
 use crate::names::{HeldName, Names};
-use crate::policy::{Engine, Host, Reason, Scheme, Schemes, Verdict};
+use crate::policy::{Decision, Engine, Host, Reason, Scheme, Schemes, Verdict};
+use crate::quota::{Ledger, Spent};
 use crate::relay::{Meter, relay, reset};
 use crate::stack::GuestStream;
 
@@ -46,7 +47,11 @@ pub struct Proxy<R> {
     observer: Rc<dyn Observer>,
     /// How many connections the guest has asked for.
     asked: Cell<u64>,
+    ledger: Ledger,
 }
+
+/// What a connection is counted with, by scheme, or why it may not be one of that.
+type Meters = Vec<(Scheme, Result<Meter, Spent>)>;
 
 impl<R: Resolver + 'static> Proxy<R> {
     /// A way out by `engine`. `own` is asked whenever something is dialled.
@@ -63,11 +68,13 @@ impl<R: Resolver + 'static> Proxy<R> {
             own,
             observer: observer.into(),
             asked: Cell::new(0),
+            ledger: Ledger::default(),
         }
     }
 
-    /// Decides by `engine` from now on. Connections that it does not allow are broken.
+    /// Decides by `engine` from now on. Connections that it does not allow are broken. What was used of quotas stays so for rules that are equal.
     pub fn replace(&self, engine: Engine) {
+        self.ledger.keep(&engine);
         self.engine.send_replace(Rc::new(engine));
     }
 
@@ -80,16 +87,49 @@ impl<R: Resolver + 'static> Proxy<R> {
         if schemes.is_empty() {
             return Err(Why::Policy(self.reason(target, target.usual_scheme())));
         }
+        let meters = self.meters(target, schemes)?;
         let upstream = self.dial(target).await?;
         let address = upstream.peer_addr().ok();
         guest.accept();
         let scheme = self.recognise(&guest, target, schemes).await?;
-        let running = Running::new(self, self.flow(target, scheme, address));
+        let meter = meters.into_iter().find(|(of, _)| *of == scheme);
+        let meter = meter.map_or(Ok(Meter::default()), |(_, meter)| meter);
+        let flow = self.flow(target, scheme, address);
+        let running = Running::new(self, flow, meter.map_err(Why::Quota)?);
         if scheme == Scheme::Http {
-            plain::serve(Rc::clone(self), guest, upstream, target, &running).await;
-            return Ok(());
+            return plain::serve(Rc::clone(self), guest, upstream, target, &running).await;
         }
         self.carry(&guest, upstream, target, &running).await
+    }
+
+    /// What a connection is counted with, for each scheme that it may turn out to be: all of these quotas are held until that is known.
+    fn meters(&self, target: &Target, schemes: Schemes) -> Result<Meters, Why> {
+        let engine = self.engine();
+        let possible = Scheme::ALL.into_iter();
+        let meter = |scheme: Scheme| {
+            let decision = engine.connection(&target.host, target.port, scheme);
+            let meter = Meter::default();
+            (scheme, self.charge(&decision, &meter).map(|()| meter))
+        };
+        let meters: Meters = possible
+            .filter(|scheme| schemes.contains(*scheme))
+            .map(meter)
+            .collect();
+        match meters.iter().all(|(_, meter)| meter.is_err()) {
+            false => Ok(meters),
+            true => Err(meters
+                .into_iter()
+                .find_map(|(_, meter)| meter.err())
+                .map_or(Why::Silent, Why::Quota)),
+        }
+    }
+
+    /// Counts a connection for the rules that decided. Where each request is judged, it is counted for those that let one through.
+    fn charge(&self, decision: &Decision<'_>, meter: &Meter) -> Result<(), Spent> {
+        if decision.each_request {
+            return Ok(());
+        }
+        meter.charge(self.ledger.tallies(decision))
     }
 
     /// Carries bytes that nobody reads, as long as the policy allows it.
@@ -101,20 +141,37 @@ impl<R: Resolver + 'static> Proxy<R> {
         running: &Running,
     ) -> Result<(), Why> {
         let scheme = running.flow.scheme;
-        let is_denied = tokio::select! {
-            done = relay(guest, &mut upstream, &running.meter) => {
-                if done.is_err() {
-                    reset(&upstream);
-                }
-                false
-            }
-            () = self.until_denied(target, scheme) => true,
+        let end = tokio::select! {
+            done = relay(guest, &mut upstream, &running.meter) => match done {
+                Ok(()) => Ok(()),
+                Err(_) => Err(running.meter.spent().map(Why::Quota)),
+            },
+            why = self.until_ended(target, scheme, &running.meter) => Err(Some(why)),
         };
-        if is_denied {
+        if end.is_err() {
             reset(&upstream);
-            return Err(Why::Policy(self.reason(target, scheme)));
         }
-        Ok(())
+        // What went wrong between the two is theirs.
+        end.or_else(|why| why.map_or(Ok(()), Err))
+    }
+
+    /// Resolves when the policy does not allow the connection any more, or has no room for it.
+    async fn until_ended(&self, target: &Target, scheme: Scheme, meter: &Meter) -> Why {
+        let mut engines = self.engine.subscribe();
+        loop {
+            // The sender is ours, so it is there.
+            if engines.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let engine = Rc::clone(&engines.borrow_and_update());
+            let decision = engine.connection(&target.host, target.port, scheme);
+            if !decision.verdict.permits() {
+                return Why::Policy(self.reason(target, scheme));
+            }
+            if let Err(spent) = self.charge(&decision, meter) {
+                return Why::Quota(spent);
+            }
+        }
     }
 
     fn flow(&self, target: &Target, scheme: Scheme, address: Option<SocketAddr>) -> Flow {
@@ -268,13 +325,13 @@ struct Running {
 }
 
 impl Running {
-    fn new<R>(proxy: &Proxy<R>, flow: Flow) -> Self {
+    fn new<R>(proxy: &Proxy<R>, flow: Flow, meter: Meter) -> Self {
         let observer = Rc::clone(&proxy.observer);
         observer.opened(&flow);
         Self {
             observer,
             flow,
-            meter: Meter::default(),
+            meter,
             begin: Instant::now(),
         }
     }
@@ -343,7 +400,7 @@ impl<R: Resolver + 'static> Proxy<R> {
         let engine = self.engine();
         let likely = scheme.unwrap_or_else(|| target.usual_scheme());
         let (host, port) = (&target.host, target.port);
-        let (rule, decided_by) = match why {
+        let (rule, decided_by) = match &why {
             Why::Policy(_) => {
                 let decision = match request {
                     Some((method, path)) => engine.request(host, port, likely, method, path),
@@ -353,6 +410,7 @@ impl<R: Resolver + 'static> Proxy<R> {
                 let rule = suggestion(&engine, host, port, likely, request);
                 (rule, by.map(RuleText::from))
             }
+            Why::Quota(spent) => (None, Some(RuleText::from(spent))),
             _ => (None, None),
         };
         let denial = Denial {

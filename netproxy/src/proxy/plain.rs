@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 
@@ -9,6 +10,7 @@ use super::{Flow, Proxy, Request, Ruling, Running, Target, Why};
 use crate::dial::Resolver;
 use crate::http::{self, Authority, Judge, Refused};
 use crate::policy::{Host, Scheme, Verdict};
+use crate::quota;
 use crate::relay::{Meter, Metered};
 use crate::stack::GuestStream;
 
@@ -19,10 +21,10 @@ pub(super) async fn serve<R: Resolver + 'static>(
     upstream: TcpStream,
     target: &Target,
     running: &Running,
-) {
+) -> Result<(), Why> {
     let Host::Name(name) = &target.host else {
         // An address is allowed for bytes that nobody reads only.
-        return;
+        return Ok(());
     };
     let authority = Authority {
         name: name.clone(),
@@ -36,9 +38,15 @@ pub(super) async fn serve<R: Resolver + 'static>(
     });
     let upstream = Metered::new(upstream, running.meter.clone());
     tokio::select! {
+        biased;
+        // Before the parties learn of it and make an answer of it.
+        spent = running.meter.until_spent() => Err(Why::Quota(spent)),
         // What went wrong between the two is theirs.
-        done = http::serve(guest, upstream, authority, judge) => drop(done),
-        () = proxy.until_denied(target, Scheme::Http) => {}
+        done = http::serve(guest, upstream, authority, judge) => {
+            drop(done);
+            running.meter.spent().map_or(Ok(()), |spent| Err(Why::Quota(spent)))
+        }
+        () = proxy.until_denied(target, Scheme::Http) => Ok(()),
     }
 }
 
@@ -55,6 +63,14 @@ impl<R: Resolver + 'static> Judge for ByPolicy<R> {
         let Target { host, port, .. } = &self.target;
         let decision = engine.request(host, *port, Scheme::Http, method, target);
         let Verdict::Deny(reason) = decision.verdict else {
+            let tallies = self.proxy.ledger.tallies(&decision);
+            let charged = quota::count_request(&tallies, Instant::now())
+                .and_then(|()| self.meter.charge(tallies));
+            if let Err(spent) = charged {
+                let why = format!("{spent}\n{}: {}", spent.place, spent.rule);
+                self.tell(Some((method, target)), Why::Quota(spent));
+                return Err(Refused::Quota(why));
+            }
             let request = Request::new(method, target);
             let ruling = Ruling::of(&decision);
             self.proxy.observer.requested(&self.flow, &request, &ruling);
