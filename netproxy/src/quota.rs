@@ -118,7 +118,9 @@ impl Tally {
 
     fn has_room_for_request(&self, now: Instant) -> bool {
         let (_, count) = self.requests(now);
-        self.quota.requests_per_minute.is_none_or(|most| count < most)
+        self.quota
+            .requests_per_minute
+            .is_none_or(|most| count < most)
     }
 
     fn count_request(&self, now: Instant) {
@@ -133,7 +135,9 @@ impl Tally {
 ///
 /// The first of which nothing is left in this minute.
 pub(crate) fn count_request(tallies: &[Rc<Tally>], now: Instant) -> Result<(), Spent> {
-    let full = tallies.iter().find(|tally| !tally.has_room_for_request(now));
+    let full = tallies
+        .iter()
+        .find(|tally| !tally.has_room_for_request(now));
     if let Some(tally) = full {
         return Err(tally.spent(Limit::RequestsPerMinute));
     }

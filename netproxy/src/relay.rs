@@ -123,11 +123,7 @@ impl Meter {
 /// # Errors
 ///
 /// One side broke, or there was more than `meter` has room for; both are to be broken.
-pub async fn relay(
-    guest: &GuestStream,
-    upstream: &mut TcpStream,
-    meter: &Meter,
-) -> io::Result<()> {
+pub async fn relay(guest: &GuestStream, upstream: &mut TcpStream, meter: &Meter) -> io::Result<()> {
     let (reader, mut writer) = upstream.split();
     let up = async {
         while send(guest, writer.as_ref(), meter).await?.is_some() {}
@@ -142,11 +138,7 @@ pub async fn relay(
 }
 
 /// Carries what the guest sent as far as it is taken. `None`: it sends no more.
-async fn send(
-    guest: &GuestStream,
-    upstream: &TcpStream,
-    meter: &Meter,
-) -> io::Result<Option<()>> {
+async fn send(guest: &GuestStream, upstream: &TcpStream, meter: &Meter) -> io::Result<Option<()>> {
     let write = |bytes: &mut [u8]| {
         let room = meter.room(Limit::SentBytes, bytes.len());
         let done = match bytes.get(..room) {

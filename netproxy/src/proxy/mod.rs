@@ -159,10 +159,7 @@ impl<R: Resolver + 'static> Proxy<R> {
     async fn until_ended(&self, target: &Target, scheme: Scheme, meter: &Meter) -> Why {
         let mut engines = self.engine.subscribe();
         loop {
-            // The sender is ours, so it is there.
-            if engines.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+            // It may have changed before this began.
             let engine = Rc::clone(&engines.borrow_and_update());
             let decision = engine.connection(&target.host, target.port, scheme);
             if !decision.verdict.permits() {
@@ -170,6 +167,10 @@ impl<R: Resolver + 'static> Proxy<R> {
             }
             if let Err(spent) = self.charge(&decision, meter) {
                 return Why::Quota(spent);
+            }
+            // The sender is ours, so it is there.
+            if engines.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }

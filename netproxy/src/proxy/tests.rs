@@ -16,6 +16,8 @@ use crate::policy::{Abilities, Layers, Origin, Policy};
 use crate::relay::Carried;
 use crate::testkit::{self, Connection, End, Guest};
 
+mod quotas;
+
 /// Every name is at one address.
 struct Everything(IpAddr);
 
