@@ -209,13 +209,19 @@ impl Sandbox {
     }
 
     /// What does not work any more while the machine goes on, one line each: devices that the guest
-    /// broke or the host failed, a console log that is not written any more, and how many records the audit log lacks.
+    /// broke or the host failed, and a console log that is not written any more.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let broken = self.watched.broken().clone();
         let log = self.watched.console.problem();
-        let audit = self.watched.audited.as_ref().and_then(AuditState::problem);
-        broken.into_iter().chain(log).chain(audit).collect()
+        broken.into_iter().chain(log).collect()
+    }
+
+    /// How many records the audit log lacks so far, and why, in a line; `None`: it has all, or there is none. All is known when
+    /// [`Sandbox::wait`] has returned.
+    #[must_use]
+    pub fn audit_problem(&self) -> Option<String> {
+        self.watched.audited.as_ref().and_then(AuditState::problem)
     }
 
     /// What the guest was kept from in the shares so far: hidden and protected names, and files of several names. Each is told once, the

@@ -48,14 +48,14 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     }
     let tty = options.tty || terminal::is_interactive();
     let result = command(&sandbox, options, workspace.as_deref(), tty).await;
-    let problems = sandbox.problems();
+    for problem in sandbox.problems() {
+        say(&format!("coffer: {problem}"));
+    }
     // The command is done and its changes are on the host: the machine need not end gracefully.
     sandbox.kill();
     sandbox.wait().await;
-    // At its end the sandbox knows what the audit log lacks, too; what else may be wrong then is its end.
-    let at_end = sandbox.problems();
-    let of_log = at_end.iter().filter(|problem| !problems.contains(problem));
-    for problem in problems.iter().chain(of_log) {
+    // It is known when the log is closed.
+    if let Some(problem) = sandbox.audit_problem() {
         say(&format!("coffer: {problem}"));
     }
     say_refusals(&sandbox.refusals());
