@@ -11,6 +11,7 @@ use cofferdam_fuzz::net::{self, Far, Segment};
 use libfuzzer_sys::fuzz_target;
 use netproxy::egress::Gate;
 use netproxy::http::{self, Authority, Judge, Refused};
+use netproxy::relay::{Meter, Metered};
 use netproxy::{DroppedFrame, GuestStream, HostName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,10 +29,16 @@ struct Rules {
 }
 
 impl Judge for Rules {
-    fn judge(&self, method: &str, path: &str) -> Result<(), Refused> {
+    fn permit(&self, method: &str, path: &str) -> Result<(), Refused> {
         if path.starts_with("/secret") || !["GET", "POST"].contains(&method) {
             return Err(Refused::Policy(String::new()));
         }
+        Ok(())
+    }
+
+    fn judge(&self, method: &str, path: &str) -> Result<(), Refused> {
+        self.permit(method, path)?;
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
         self.judged
             .borrow_mut()
             .push((method.to_owned(), path.to_owned()));
@@ -40,12 +47,12 @@ impl Judge for Rules {
 
     fn misdirected(&self, _: &Refused) {}
 
-    async fn connect(&self) -> io::Result<TcpStream> {
+    async fn connect(&self) -> io::Result<Metered> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let near = TcpStream::connect(listener.local_addr()?).await?;
         let (far, _) = listener.accept().await?;
         tokio::task::spawn_local(serve(far, Rc::clone(&self.seen)));
-        Ok(near)
+        Ok(Metered::new(near, Meter::default()))
     }
 }
 

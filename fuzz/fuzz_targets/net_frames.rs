@@ -5,13 +5,15 @@ use std::cell::Cell;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use cofferdam_fuzz::Input;
 use cofferdam_fuzz::net::{self, Segment};
 use libfuzzer_sys::fuzz_target;
 use netproxy::dial::Resolver;
 use netproxy::policy::{Abilities, Engine, Layers};
-use netproxy::proxy::{Denial, Destination, Flow, Observer, Proxy};
+use netproxy::proxy::{Denial, Flow, Observer, Proxy, Request, Ruling};
+use netproxy::relay::Carried;
 use netproxy::{DroppedFrame, HostAddresses, HostName};
 
 const GATEWAY: [u8; 4] = [100, 64, 0, 1];
@@ -30,9 +32,13 @@ struct Counts(Rc<Cell<usize>>);
 impl Observer for Counts {
     fn denied(&self, _: &Denial) {}
 
-    fn ended(&self, destination: &Destination, _: &Flow) {
-        panic!("{destination} was reached")
+    fn opened(&self, flow: &Flow) {
+        panic!("{} was reached", flow.destination)
     }
+
+    fn requested(&self, _: &Flow, _: &Request, _: &Ruling) {}
+
+    fn ended(&self, _: &Flow, _: Carried, _: Duration) {}
 
     fn dropped(&self, _: DroppedFrame) {
         self.0.set(self.0.get() + 1);

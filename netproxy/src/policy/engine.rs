@@ -141,6 +141,15 @@ impl Engine {
         })
     }
 
+    /// The rules with a quota; true for those of the repository.
+    pub(crate) fn limited(&self) -> impl Iterator<Item = (bool, &Rule)> {
+        let rules = self.index.all().flat_map(|group| {
+            let allow = group.allow.iter().map(|rule| (false, rule));
+            allow.chain(group.narrow.iter().map(|rule| (true, rule)))
+        });
+        rules.filter(|(_, rule)| rule.quota != Quota::default())
+    }
+
     pub(super) fn is_service(&self, host: &Host) -> bool {
         self.index.groups(host).any(Group::is_service)
     }
@@ -179,6 +188,7 @@ impl Engine {
         let quota = matched.fold(Quota::default(), |quota, rule| quota.and(rule.quota));
         Decision {
             each_request: search.some_requests(),
+            narrow,
             ..Decision::new(verdict, allow, quota)
         }
     }

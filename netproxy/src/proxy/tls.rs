@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use super::{FIRST_BYTES_LIMIT, Why};
 use crate::first_bytes::{FirstBytes, LONGEST_HELLO, hello_len, recognise};
-use crate::relay::{Carried, receive};
+use crate::quota::Limit;
+use crate::relay::{Meter, receive};
 use crate::stack::GuestStream;
 
 /// A record's header, a message's, a version, and the random number by which a server's first message is a request for another.
@@ -39,33 +40,30 @@ pub(super) enum Ended {
 ///
 /// # Errors
 ///
-/// The second one is not, or a side broke off: `carried` says how far it came.
+/// The second one is not, a side broke off, or `meter` has no room for more.
 pub(super) async fn begin(
     guest: &GuestStream,
     upstream: &mut TcpStream,
-    carried: &mut Carried,
+    meter: &Meter,
     is_right: impl Fn(FirstBytes) -> Result<(), Why>,
 ) -> Result<(), Ended> {
     let first = peek(guest, hello_len).await?;
-    forward(guest, upstream, &mut carried.sent, first).await?;
-    if !is_asked_again(guest, upstream, carried).await? {
+    forward(guest, upstream, meter, first).await?;
+    if !is_asked_again(guest, upstream, meter).await? {
         return Ok(());
     }
     // The guest needs the whole of the answer before it says anything.
     let (reader, mut writer) = upstream.split();
-    let Carried { sent, received } = carried;
     let again = async {
         loop {
             match peek(guest, next).await? {
-                Next::Record(len) => forward(guest, &mut writer, sent, len).await?,
+                Next::Record(len) => forward(guest, &mut writer, meter, len).await?,
                 Next::Hello(seen) => return is_right(seen).map_err(Ended::Refused),
             }
         }
     };
     let answer = async {
-        while let Some(len) = receive(guest, reader.as_ref()).await? {
-            *received = received.saturating_add(len);
-        }
+        while receive(guest, reader.as_ref(), meter).await?.is_some() {}
         // Its end is seen again when all is carried.
         std::future::pending::<io::Result<()>>().await
     };
@@ -106,22 +104,26 @@ async fn peek<R>(guest: &GuestStream, look: impl FnMut(&[u8]) -> Option<R>) -> R
 async fn forward(
     guest: &GuestStream,
     upstream: &mut (impl AsyncWrite + Unpin),
-    sent: &mut u64,
+    meter: &Meter,
     mut len: usize,
 ) -> Result<(), Ended> {
     while len > 0 {
         let taken = poll_fn(|cx| {
             guest.poll_take(cx, |bytes| {
-                let taken = bytes.get(..len).unwrap_or(bytes).to_vec();
+                let room = meter.room(Limit::SentBytes, len.min(bytes.len()));
+                let taken = bytes.get(..room).unwrap_or_default().to_vec();
+                meter.count(Limit::SentBytes, count(room));
                 (taken.len(), taken)
             })
         });
         let Ok(Ok(Some(taken))) = timeout(FIRST_BYTES_LIMIT, taken).await else {
             return Err(Ended::Broken);
         };
+        if meter.room(Limit::SentBytes, 1) == 0 && taken.is_empty() {
+            return Err(broken(meter.exceed(Limit::SentBytes)));
+        }
         len -= taken.len();
         upstream.write_all(&taken).await.map_err(broken)?;
-        *sent = sent.saturating_add(u64::try_from(taken.len()).unwrap_or(u64::MAX));
     }
     Ok(())
 }
@@ -130,7 +132,7 @@ async fn forward(
 async fn is_asked_again(
     guest: &GuestStream,
     upstream: &mut TcpStream,
-    carried: &mut Carried,
+    meter: &Meter,
 ) -> Result<bool, Ended> {
     let mut answer = [0; TO_RANDOM + RETRY.len()];
     let mut len = 0;
@@ -151,7 +153,8 @@ async fn is_asked_again(
     while !rest.is_empty() {
         let given = poll_fn(|cx| {
             guest.poll_give(cx, |room| {
-                let len = room.len().min(rest.len());
+                let len = meter.room(Limit::ReceivedBytes, room.len().min(rest.len()));
+                meter.count(Limit::ReceivedBytes, count(len));
                 if let (Some(to), Some(from)) = (room.get_mut(..len), rest.get(..len)) {
                     to.copy_from_slice(from);
                 }
@@ -159,15 +162,20 @@ async fn is_asked_again(
             })
         });
         let given = given.await.map_err(broken)?;
+        if meter.room(Limit::ReceivedBytes, 1) == 0 && given == 0 {
+            return Err(broken(meter.exceed(Limit::ReceivedBytes)));
+        }
         rest = rest.get(given..).unwrap_or_default();
-        let given = u64::try_from(given).unwrap_or(u64::MAX);
-        carried.received = carried.received.saturating_add(given);
     }
     // What does not hold the number where it belongs, because its record is too short, may hold it in several.
     let [kind, _, _, high, low, ..] = answer;
     let is_short = usize::from(u16::from_be_bytes([high, low])) < answer.len() - RECORD_HEADER;
     let is_retry = answer.get(TO_RANDOM..) == Some(&RETRY);
     Ok(kind == HANDSHAKE && (is_retry || is_short))
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 fn broken(_: io::Error) -> Ended {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use netproxy::dial::DialError;
 use netproxy::gateway::Network;
 use netproxy::policy::{Abilities, Engine, Layers, Origin as From, Policy};
-use netproxy::proxy::{Denial, Destination, Flow, Observer, Proxy, Why};
+use netproxy::proxy::{Denial, Flow, Observer, Proxy, Request, Ruling, Why};
+use netproxy::relay::Carried;
 use netproxy::testkit::{self, Connection, Guest};
 use netproxy::{DroppedFrame, HostAddresses, Subnet, egress};
 
@@ -239,7 +240,12 @@ impl Bench {
 
     /// A refused connection is told.
     pub(crate) fn wait_told_denied(&self) -> Verdict {
-        match self.wait_told() {
+        // One that was open ended for it.
+        let told = match self.wait_told() {
+            Told::Ended => self.wait_told(),
+            told => told,
+        };
+        match told {
             Told::Denied => Verdict::Reset,
             Told::Unreachable => Verdict::Dialled,
             other => panic!("refused, and told {other:?}"),
@@ -365,7 +371,11 @@ impl Observer for Tells {
         });
     }
 
-    fn ended(&self, _: &Destination, _: &Flow) {
+    fn opened(&self, _: &Flow) {}
+
+    fn requested(&self, _: &Flow, _: &Request, _: &Ruling) {}
+
+    fn ended(&self, _: &Flow, _: Carried, _: Duration) {
         self.tell(Told::Ended);
     }
 
