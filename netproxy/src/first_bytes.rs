@@ -2,9 +2,14 @@
 //!
 //! A connection says nothing that is passed on before it has been recognised.
 
+mod hello;
+
 use rustls::server::Acceptor;
 
 use crate::name::HostName;
+use hello::Reading;
+
+pub(crate) use hello::hello_len;
 
 /// Longest first message of a TLS client that is waited for, in bytes. Browsers and their like send two thousand at most.
 pub const LONGEST_HELLO: usize = 64 << 10;
@@ -19,7 +24,9 @@ const LONGEST_METHOD: usize = 20;
 pub enum FirstBytes {
     /// The first message of TLS, for this name (RFC 6066, section 3).
     Tls(HostName),
-    /// The first message of TLS, without a name or with something else instead.
+    /// The same, but another first message may be encrypted within, for another name (ECH, RFC 9849).
+    HiddenTls(HostName),
+    /// The first message of TLS, without a name, with something else instead, or with names that can be read in several ways.
     TlsWithoutName,
     /// The beginning of an HTTP/1 request.
     Http,
@@ -51,7 +58,11 @@ fn recognise_tls(bytes: &[u8]) -> Option<FirstBytes> {
                 let name = hello
                     .server_name()
                     .and_then(|name| HostName::parse(name).ok());
-                return Some(name.map_or(FirstBytes::TlsWithoutName, FirstBytes::Tls));
+                return Some(match (name, hello::read(bytes)) {
+                    (Some(name), Reading::Clear) => FirstBytes::Tls(name),
+                    (Some(name), Reading::Hidden) => FirstBytes::HiddenTls(name),
+                    (None, _) | (_, Reading::Unclear) => FirstBytes::TlsWithoutName,
+                });
             }
             Err(_) => return Some(FirstBytes::Unknown),
             Ok(None) if has_read => {}

@@ -4,6 +4,7 @@
 //! from this side, and only its content is carried across.
 
 pub mod address;
+pub mod audit;
 pub mod dial;
 pub mod dns;
 pub mod egress;
@@ -16,6 +17,7 @@ pub mod name;
 pub mod names;
 pub mod policy;
 pub mod proxy;
+mod quota;
 pub mod relay;
 mod stack;
 mod tcp;
@@ -26,4 +28,5 @@ pub use address::{AddressRefusal, HostAddresses, Subnet};
 pub use frame::DroppedFrame;
 pub use name::{HostName, NameError};
 pub use names::{HeldName, Names, Pool};
+pub use quota::{Limit, Spent};
 pub use stack::{GuestStream, MAX_CONNECTIONS, MAX_OPENING};

@@ -5,6 +5,7 @@ use std::io;
 
 use bytes::{Buf as _, BytesMut};
 use hv_core::Fault;
+use netproxy::audit::Record;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -26,6 +27,8 @@ pub(crate) enum Report {
     Refused(Refusal),
     /// The guest was kept from a connection or a request.
     Denied(Denied),
+    /// A line for the audit log of the network.
+    Audit(Box<Record>),
     /// The machine was not started.
     NotStarted(StartFailure),
     /// The machine ran and has ended.
@@ -138,6 +141,7 @@ mod tests {
                 reason: "no rule allows it".into(),
                 rule: None,
             }),
+            Report::Audit(Box::new(Record::lost(17, 4))),
             Report::Ended(MachineEnd::Crash("triple fault".into())),
         ]
     }

@@ -1,7 +1,7 @@
 //! Run an autonomous agent's commands inside a microVM, on a shared workspace.
 //!
 //! Each sandbox is a Linux guest with a kernel of its own. It reaches the directories that it is
-//! given and nothing else of the host; there is no network.
+//! given and nothing else of the host; there is no network, unless a policy is given for one.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), sandbox::Error> {
@@ -120,6 +120,8 @@
 //! of the program, however it comes.
 
 pub mod agent;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod audit;
 pub mod boot;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod changes;

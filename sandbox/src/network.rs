@@ -4,10 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditLog;
 use crate::error::{Error, Result};
 use crate::plan::PolicyLayer;
 use crate::text::printable;
-use netproxy::policy::{Abilities, Engine, LARGEST_FILE, Layers, Origin, Policy, Quota};
+use netproxy::policy::{Abilities, Engine, LARGEST_FILE, Layers, Origin, Policy};
 
 /// What a guest may connect to, as text in the form of [`netproxy::policy`], in up to three layers. Without any it may connect to nothing, and
 /// names do not resolve.
@@ -15,6 +16,7 @@ use netproxy::policy::{Abilities, Engine, LARGEST_FILE, Layers, Origin, Policy, 
 #[must_use = "a policy does nothing until a sandbox is started with it"]
 pub struct NetworkPolicy {
     pub(crate) layers: Vec<Layer>,
+    pub(crate) audit: Option<AuditLog>,
 }
 
 /// A layer of a policy, as it was written.
@@ -50,6 +52,12 @@ impl NetworkPolicy {
         self.with(PolicyLayer::Repository, origin, text.into())
     }
 
+    /// Writes every decision to a log: a path, or what [`AuditLog`] says of it.
+    pub fn audit_log(mut self, log: impl Into<AuditLog>) -> Self {
+        self.audit = Some(log.into());
+        self
+    }
+
     fn with(mut self, whose: PolicyLayer, origin: &str, text: Vec<u8>) -> Self {
         self.layers.retain(|layer| layer.whose != whose);
         let origin = origin.to_owned();
@@ -82,11 +90,6 @@ pub(crate) fn compile<'a>(
     let mut all = Layers::default();
     for (whose, origin, text) in layers {
         let policy = Policy::parse(text, Origin::new(origin)).map_err(|error| error.to_string())?;
-        if has_quota(&policy) {
-            return Err(format!(
-                "{origin}: quotas are not counted yet, so a rule cannot have one"
-            ));
-        }
         let place = match whose {
             PolicyLayer::Global => &mut all.global,
             PolicyLayer::Sandbox => &mut all.sandbox,
@@ -99,13 +102,6 @@ pub(crate) fn compile<'a>(
     };
     let is_public = |address| netproxy::address::check(address).is_ok();
     Engine::compile(&all, abilities, is_public).map_err(|error| error.to_string())
-}
-
-/// Whether a rule asks for what nobody does yet.
-fn has_quota(policy: &Policy) -> bool {
-    let allowed = policy.allow.iter().map(|rule| rule.quota);
-    let mut all = allowed.chain(policy.service.iter().map(|service| service.quota));
-    all.any(|quota| quota != Quota::default())
 }
 
 /// Most connections and requests that are told of those that were denied, each once.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::config::ShareCache;
 
 /// Version of the plan's form; a worker refuses any other.
-pub(crate) const PLAN_VERSION: u32 = 7;
+pub(crate) const PLAN_VERSION: u32 = 8;
 
 /// Most bytes of an encoded plan.
 pub(crate) const MAX_PLAN: usize = 64 * 1024;
@@ -68,6 +68,8 @@ pub(crate) struct EgressPlan {
     pub(crate) roles: Vec<Role>,
     /// Where each layer of the policy was written; their texts come as [`Role::Policy`].
     pub(crate) policies: Vec<(PolicyLayer, String)>,
+    /// Whether every decision is to be told, for a log.
+    pub(crate) audit: bool,
 }
 
 impl WorkerPlan for EgressPlan {

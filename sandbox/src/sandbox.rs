@@ -13,7 +13,9 @@ use crate::agent::{AgentClient, ExecSpec, Output, Process};
 use crate::changes::{Changed, WorkspaceChanges};
 use crate::config::{GuestFiles, SandboxBuilder};
 use crate::error::{EndReason, Error, Result};
-use crate::host::{Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare};
+use crate::host::{
+    AuditState, AuditWriter, Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare,
+};
 use crate::network::{Denied, MAX_DENIED};
 use crate::protocol::{BootFacts, Configure, Network, Octets};
 use crate::refusal::Refusal;
@@ -55,6 +57,8 @@ struct Watched {
     broken: Arc<Mutex<Vec<String>>>,
     refusals: Arc<Mutex<Vec<Refusal>>>,
     denied: Arc<Mutex<Vec<Denied>>>,
+    /// The audit log, if there is one.
+    audited: Option<AuditState>,
     end: watch::Receiver<Option<End>>,
     kill: Arc<Notify>,
 }
@@ -115,15 +119,18 @@ impl Sandbox {
             files,
             changed,
             egress: egress_files,
+            audit,
             ..
         } = prepared;
         // While we held the workers' ends, their streams would not end with them.
         drop((files, egress_files));
+        let audit = audit.map(AuditWriter::start).transpose()?;
         let (watched, supervision, network) = supervise(
             process,
             egress,
             pipe_receiver(console)?,
             Console::new(console_log),
+            audit,
         );
         watched.mark(Phase::Spawned, spawned);
         let (agent, facts) = watched
@@ -210,6 +217,13 @@ impl Sandbox {
         broken.into_iter().chain(log).collect()
     }
 
+    /// How many records the audit log lacks so far, and why, in a line; `None`: it has all, or there is none. All is known when
+    /// [`Sandbox::wait`] has returned.
+    #[must_use]
+    pub fn audit_problem(&self) -> Option<String> {
+        self.watched.audited.as_ref().and_then(AuditState::problem)
+    }
+
     /// What the guest was kept from in the shares so far: hidden and protected names, and files of several names. Each is told once, the
     /// first 256 of each share.
     #[must_use]
@@ -244,9 +258,15 @@ impl Sandbox {
         self.egress_worker
     }
 
-    /// Waits for the sandbox to end and says why. Cancel-safe.
+    /// Waits for the sandbox to end and says why. The audit log, if there is one, is then written to its end, unless the disk takes longer than
+    /// two seconds for it. Cancel-safe.
     pub async fn wait(&self) -> EndReason {
-        self.watched.ended().await.reason()
+        let end = self.watched.ended().await;
+        if let Some(audited) = &self.watched.audited {
+            // What it lacks then, it says itself when it goes on.
+            drop(tokio::time::timeout(DRAIN_LIMIT, audited.closed()).await);
+        }
+        end.reason()
     }
 
     /// Ends the machine at once, as a power failure does. [`Sandbox::wait`] returns after it.

@@ -61,6 +61,15 @@ const DISCARD_HELP: &str = "\
 Examples:
   coffer discard                                all changes to the present directory that were not applied";
 
+const LOG_HELP: &str = "\
+Examples:
+  coffer log net.log                            every decision about the guest's network
+  coffer log -f --denied net.log                what is denied, as it happens
+  coffer log --verify net.log                   whether every record is as it was written, in all of the log's files
+
+The log's own lines are JSON, for programs; FILE.1 and so on are what was written before. --verify prints the last record's
+digest: only who knows it can tell that the end is missing. Its exit status is 1 when a record does not fit.";
+
 const DOCTOR_HELP: &str = "\
 Examples:
   coffer doctor                                 each check, and what to do where it fails
@@ -96,6 +105,9 @@ pub(crate) enum Command {
     /// Throw the changes of an overlay away
     #[command(after_help = DISCARD_HELP)]
     Discard(OverlayOptions),
+    /// Show what `coffer run --audit-log` has written
+    #[command(after_help = LOG_HELP)]
+    Log(LogOptions),
     /// Check what a sandbox needs of this host
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorOptions),
@@ -193,6 +205,9 @@ pub(crate) struct RunOptions {
     /// Allow HTTPS to this host too: a name, or `*.` and a name for all names below it
     #[arg(long, value_name = "HOST")]
     pub(crate) allow: Vec<String>,
+    /// Append every decision about the network to this file, for `coffer log`. At 16 MiB it becomes FILE.1, of which seven are kept
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
     /// Processors
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) cpus: u32,
@@ -302,6 +317,23 @@ pub(crate) struct ApplyOptions {
     /// Paths below the workspace; all unless given
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// `coffer log`.
+#[derive(Debug, Args)]
+pub(crate) struct LogOptions {
+    /// The log
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Go on as more is written
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only what was denied or could not be done
+    #[arg(long)]
+    pub(crate) denied: bool,
+    /// Print nothing of it, but check that each record continues the one before it
+    #[arg(long, conflicts_with_all = ["follow", "denied"])]
+    pub(crate) verify: bool,
 }
 
 /// `coffer doctor`.

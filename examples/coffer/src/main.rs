@@ -4,6 +4,7 @@ mod changes;
 mod cli;
 mod doctor;
 mod failure;
+mod log;
 mod network;
 mod print;
 mod run;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Diff(options) => (changes::diff(options), options.json),
         Command::Apply(options) => (changes::apply(options), false),
         Command::Discard(options) => (changes::discard(options), false),
+        Command::Log(options) => (log::main(options), false),
         Command::Doctor(options) => (doctor::main(options), options.json),
         Command::Completions { shell } => (completions(*shell), false),
     };

@@ -24,7 +24,13 @@ pub(crate) fn policy(
     workspace: Option<&Path>,
 ) -> Result<Option<NetworkPolicy>, Failure> {
     if options.policy.is_none() && options.allow.is_empty() {
-        return Ok(None);
+        return match options.audit_log {
+            Some(_) => Err(Error::Config(
+                "--audit-log is about a network: give --policy or --allow, too".into(),
+            )
+            .into()),
+            None => Ok(None),
+        };
     }
     let mut policy = NetworkPolicy::new();
     if let Some((origin, text)) = settings_folder()
@@ -43,6 +49,9 @@ pub(crate) fn policy(
     policy = policy.sandbox(&origin, text);
     if let Some((origin, text)) = workspace.map_or(Ok(None), read_of_repository)? {
         policy = policy.repository(&origin, text);
+    }
+    if let Some(file) = &options.audit_log {
+        policy = policy.audit_log(file);
     }
     Ok(Some(policy))
 }

@@ -54,6 +54,10 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     // The command is done and its changes are on the host: the machine need not end gracefully.
     sandbox.kill();
     sandbox.wait().await;
+    // It is known when the log is closed.
+    if let Some(problem) = sandbox.audit_problem() {
+        say(&format!("coffer: {problem}"));
+    }
     say_refusals(&sandbox.refusals());
     network::say_denied(&sandbox.denied());
     match sandbox.changes() {

@@ -15,7 +15,7 @@ use super::{EgressError, Gate, serve};
 use crate::frame::DroppedFrame;
 use crate::gateway::Network;
 use crate::link::Offloads;
-use crate::relay::{Carried, relay, reset};
+use crate::relay::{Meter, relay, reset};
 use crate::stack::{GuestStream, MAX_CONNECTIONS, MAX_OPENING};
 use crate::testkit::{self, End, Guest};
 
@@ -32,7 +32,7 @@ impl Gate for ToServer {
             return;
         };
         guest.accept();
-        if relay(&guest, &mut upstream, &mut Carried::default())
+        if relay(&guest, &mut upstream, &Meter::default())
             .await
             .is_err()
         {

@@ -23,6 +23,44 @@ const OF_A_CONNECTION: [HeaderName; 9] = [
     UPGRADE,
 ];
 
+/// By these, frameworks take another method than the request's (Rails, Django, Symfony, Express, and Google's servers).
+const METHODS: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+/// By these, another path (IIS, Symfony, Zend).
+const PATHS: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+
+/// What a request is to servers that go by a header instead of by its first line: each pair of method and path that one of them may take it for.
+pub(super) fn other_readings<'a>(
+    headers: &'a HeaderMap,
+    method: &'a str,
+    path: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let methods = move || values(headers, &METHODS);
+    let paths = values(headers, &PATHS);
+    // Both may be there, and either may count.
+    let by_path = paths.flat_map(move |path| {
+        let methods = methods().map(move |method| (method, path));
+        std::iter::once((method, path)).chain(methods)
+    });
+    methods().map(move |method| (method, path)).chain(by_path)
+}
+
+/// The values of these headers. Some gateways make hyphens of underscores (as CGI has it), so both count. What is no text is a value that no rule allows.
+fn values<'a>(headers: &'a HeaderMap, names: &'static [&str]) -> impl Iterator<Item = &'a str> {
+    let is_one = |name: &HeaderName| {
+        let name = name.as_str().bytes().map(|byte| match byte {
+            b'_' => b'-',
+            byte => byte,
+        });
+        names.iter().any(|other| name.clone().eq(other.bytes()))
+    };
+    let all = headers.iter().filter(move |(name, _)| is_one(name));
+    all.map(|(_, value)| value.to_str().map_or("", str::trim))
+}
+
 /// Whether all that a request says of its host is `authority`.
 pub(super) fn is_for<B>(request: &Request<B>, authority: &Authority) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();

@@ -8,6 +8,7 @@ mod headers;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,9 +24,9 @@ use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 
 use crate::name::HostName;
+use crate::relay::Metered;
 use crate::stack::GuestStream;
 
 /// How long a request's head may take (a slow one holds a connection).
@@ -55,6 +56,8 @@ pub enum Refused {
     Method,
     /// The policy does not allow it. The text is for the person who could change that: which rule would allow it.
     Policy(String),
+    /// There were as many requests as the policy allows in a minute, or connections. The text says which rule it is.
+    Quota(String),
 }
 
 impl fmt::Display for Refused {
@@ -62,25 +65,32 @@ impl fmt::Display for Refused {
         f.write_str(match self {
             Self::OtherHost => "a request for another host than the connection is to",
             Self::Method => "a request that only proxies answer",
-            Self::Policy(why) => why,
+            Self::Policy(why) | Self::Quota(why) => why,
         })
     }
 }
 
 /// Who judges requests, and connects.
 pub trait Judge {
-    /// Whether a request may be passed on.
+    /// Whether a request may be passed on, which is counted then. `target` is its path with its query.
     ///
     /// # Errors
     ///
     /// Why not.
-    fn judge(&self, method: &str, path: &str) -> Result<(), Refused>;
+    fn judge(&self, method: &str, target: &str) -> Result<(), Refused>;
+
+    /// The same for what the request may be, too, to a server that reads it in another way. It is not counted.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn permit(&self, method: &str, target: &str) -> Result<(), Refused>;
 
     /// A request was refused before it came to that.
     fn misdirected(&self, refused: &Refused);
 
     /// Another connection to the same authority, when the one before has ended.
-    fn connect(&self) -> impl Future<Output = io::Result<TcpStream>>;
+    fn connect(&self) -> impl Future<Output = io::Result<Metered>>;
 }
 
 /// Serves the requests on `guest`, all of which are to be for `authority`; `upstream` is a connection to it.
@@ -90,7 +100,7 @@ pub trait Judge {
 /// The guest did not speak HTTP, or broke off.
 pub async fn serve<J: Judge + 'static>(
     guest: GuestStream,
-    upstream: TcpStream,
+    upstream: Metered,
     authority: Authority,
     judge: Rc<J>,
 ) -> Result<(), hyper::Error> {
@@ -102,23 +112,26 @@ pub async fn serve<J: Judge + 'static>(
     });
     let service = service_fn(move |request| {
         let gate = Rc::clone(&gate);
-        async move { Ok::<_, Infallible>(gate.answer(request).await) }
+        Box::pin(async move { Ok::<_, Infallible>(gate.answer(request).await) })
     });
-    server::Builder::new()
+    let mut connection = server::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .half_close(true)
-        .serve_connection(TokioIo::new(guest), service)
-        .await
+        .serve_connection(TokioIo::new(guest), service);
+    let done = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    // Also where it broke off: what was answered is to reach the guest, which a reset would keep it from.
+    connection.into_parts().io.into_inner().close();
+    done
 }
 
 struct Gate<J> {
     authority: Authority,
     judge: Rc<J>,
     /// The connection that was made before the first request came.
-    first: RefCell<Option<TcpStream>>,
+    first: RefCell<Option<Metered>>,
     sender: tokio::sync::Mutex<Option<SendRequest<Incoming>>>,
 }
 
@@ -127,7 +140,7 @@ impl<J: Judge> Gate<J> {
         let request = match self.admit(request) {
             Ok(request) => request,
             Err(refused) => {
-                if !matches!(refused, Refused::Policy(_)) {
+                if !matches!(refused, Refused::Policy(_) | Refused::Quota(_)) {
                     self.judge.misdirected(&refused);
                 }
                 return refusal(&refused, &self.authority);
@@ -149,7 +162,12 @@ impl<J: Judge> Gate<J> {
         }
         let root = PathAndQuery::from_static("/");
         let target = request.uri().path_and_query().unwrap_or(&root).clone();
-        self.judge.judge(request.method().as_str(), target.path())?;
+        let (method, path) = (request.method().as_str(), target.as_str());
+        // Before it is counted: it may be any of these.
+        for (method, path) in headers::other_readings(request.headers(), method, path) {
+            self.judge.permit(method, path)?;
+        }
+        self.judge.judge(method, path)?;
         let (mut head, body) = request.into_parts();
         headers::strip(&mut head.headers);
         head.headers.insert(HOST, self.authority.header());
@@ -238,6 +256,13 @@ fn refusal(refused: &Refused, authority: &Authority) -> Response<Body> {
         Refused::Method => (
             StatusCode::METHOD_NOT_ALLOWED,
             "this is no proxy".to_owned(),
+        ),
+        Refused::Quota(rule) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            format!(
+                "the sandbox's policy allows no more of these requests to {}:{} now\n{rule}",
+                authority.name, authority.port
+            ),
         ),
         Refused::Policy(rule) => (
             StatusCode::FORBIDDEN,

@@ -13,6 +13,7 @@ use super::*;
 use crate::egress;
 use crate::frame::DroppedFrame;
 use crate::gateway::Network;
+use crate::relay::Meter;
 use crate::testkit::{self, Connection, Guest};
 
 const PORT: u16 = 80;
@@ -28,16 +29,21 @@ impl Judge for Rules {
         Ok(())
     }
 
+    fn permit(&self, method: &str, path: &str) -> Result<(), Refused> {
+        self.judge(method, path)
+    }
+
     fn misdirected(&self, _: &Refused) {}
 
-    async fn connect(&self) -> io::Result<TcpStream> {
-        TcpStream::connect(self.0).await
+    async fn connect(&self) -> io::Result<Metered> {
+        let stream = tokio::net::TcpStream::connect(self.0).await?;
+        Ok(Metered::new(stream, Meter::default()))
     }
 }
 
 impl egress::Gate for Rules {
     async fn connection(self: Rc<Self>, guest: GuestStream) {
-        let upstream = TcpStream::connect(self.0).await.unwrap();
+        let upstream = Judge::connect(&*self).await.unwrap();
         guest.accept();
         let authority = Authority {
             name: HostName::parse("a.example").unwrap(),

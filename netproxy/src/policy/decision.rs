@@ -15,7 +15,9 @@ pub struct Decision<'a> {
     pub verdict: Verdict,
     /// The rule that decided: the one that denies, or else the one that allows.
     pub rule: Option<&'a Rule>,
-    /// The limits that apply to it.
+    /// The repository's rule that allows it, too, if its policy allows anything.
+    pub narrow: Option<&'a Rule>,
+    /// The limits that apply to it, the smaller ones of these two rules.
     pub quota: Quota,
     /// Each request on this connection is still to be judged, by [`Engine::request`](super::Engine::request).
     pub each_request: bool,
@@ -93,6 +95,7 @@ impl<'a> Decision<'a> {
         Self {
             verdict,
             rule,
+            narrow: None,
             quota,
             each_request: false,
             passthrough: action == Some(Action::Allow { passthrough: true }),

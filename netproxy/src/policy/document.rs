@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::error::{Origin, Place, PolicyError, Problem, excerpt};
@@ -42,7 +42,7 @@ pub enum Mode {
 }
 
 /// How a connection's bytes are understood.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Scheme {
@@ -149,15 +149,15 @@ pub struct Service {
     pub line: Option<u32>,
 }
 
-/// Limits for one destination. What is absent is not limited. Counting is the caller's.
+/// Limits for all that one rule allows. What is absent is not limited. [`Proxy`](crate::proxy::Proxy) counts them, for each sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
-    /// Bytes from the guest, in the sandbox's life.
+    /// Bytes from the guest, in the sandbox's life, as they are sent on. What would be one more ends the connection.
     pub sent_bytes: Option<u64>,
-    /// Bytes to the guest, in the sandbox's life.
+    /// Bytes to the guest, in the sandbox's life, as its other side sends them.
     pub received_bytes: Option<u64>,
-    /// Requests in a minute.
+    /// Requests in a minute, which begins with its first request.
     pub requests_per_minute: Option<u32>,
     /// Connections at a time.
     pub connections: Option<u32>,

@@ -72,7 +72,8 @@ impl Engine {
     }
 
     /// What is decided about one request of a connection. `target` is its path, with or without a query. A denial is about this
-    /// request only. Whether headers replace the method (as `X-HTTP-Method-Override` does for some servers) is not seen here.
+    /// request only. Whether headers replace the method (as `X-HTTP-Method-Override` does for some servers) is not seen here: who reads requests asks
+    /// for each reading.
     #[must_use]
     pub fn request(
         &self,
@@ -140,6 +141,15 @@ impl Engine {
         })
     }
 
+    /// The rules with a quota; true for those of the repository.
+    pub(crate) fn limited(&self) -> impl Iterator<Item = (bool, &Rule)> {
+        let rules = self.index.all().flat_map(|group| {
+            let allow = group.allow.iter().map(|rule| (false, rule));
+            allow.chain(group.narrow.iter().map(|rule| (true, rule)))
+        });
+        rules.filter(|(_, rule)| rule.quota != Quota::default())
+    }
+
     pub(super) fn is_service(&self, host: &Host) -> bool {
         self.index.groups(host).any(Group::is_service)
     }
@@ -178,6 +188,7 @@ impl Engine {
         let quota = matched.fold(Quota::default(), |quota, rule| quota.and(rule.quota));
         Decision {
             each_request: search.some_requests(),
+            narrow,
             ..Decision::new(verdict, allow, quota)
         }
     }

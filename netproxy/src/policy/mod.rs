@@ -19,7 +19,7 @@
 //!
 //! [[allow]]
 //! host = "*.pinned.example"
-//! passthrough = true                # TLS is carried as it is, not intercepted
+//! passthrough = true                # TLS is carried as it is, not intercepted, and may be encrypted to its first message (ECH)
 //!
 //! [[deny]]                          # beats every allow rule
 //! host = "gist.github.com"          # every scheme and every port, unless the rule says less
@@ -58,7 +58,9 @@
 //! wildcard before a shorter one, then the sandbox's file before the global one, then the order in the file. Its quota applies.
 //!
 //! The repository's file can only take away: its deny rules add to the others', and if it allows anything, then only what one of
-//! its allow rules matches too is allowed. Its quotas apply where they are the smaller ones.
+//! its allow rules matches too is allowed. Its quotas are counted beside those of the user's rule, and the one that is used up first holds.
+//!
+//! A connection counts for the rule that allows it; where its requests are judged one by one, for each rule that has allowed one of them.
 //!
 //! A rule with methods or paths is enforced on what is read. Where it could match what is carried unread (tcp, `passthrough`, https
 //! when nothing intercepts TLS), the policy is refused, because the rule would say more than is done.

@@ -124,6 +124,12 @@ impl Rule {
         &self.place
     }
 
+    /// How much it allows.
+    #[must_use]
+    pub const fn quota(&self) -> Quota {
+        self.quota
+    }
+
     /// Whether it depends on more than the connection.
     pub(super) fn judges_requests(&self) -> bool {
         self.methods.is_some() || self.paths.is_some()

@@ -5,8 +5,9 @@
 
 mod event;
 mod plain;
+mod tls;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,11 +26,12 @@ use crate::first_bytes::{FirstBytes, LONGEST_HELLO, recognise};
 use crate::frame::DroppedFrame;
 use crate::name::HostName;
 use crate::names::{HeldName, Names};
-use crate::policy::{Engine, Host, Reason, Scheme, Schemes, Verdict};
-use crate::relay::{Carried, relay, reset};
+use crate::policy::{Decision, Engine, Host, Reason, Scheme, Schemes, Verdict};
+use crate::quota::{Ledger, Spent};
+use crate::relay::{Meter, relay, reset};
 use crate::stack::GuestStream;
 
-pub use event::{Denial, Destination, Flow, Observer, Why};
+pub use event::{Denial, Destination, Flow, Observer, Request, RuleText, Ruling, Why};
 
 /// How long a client may take to say what it speaks. Browsers connect ahead of need, and wait.
 const FIRST_BYTES_LIMIT: Duration = Duration::from_secs(60);
@@ -43,8 +45,14 @@ pub struct Proxy<R> {
     names: RefCell<Names>,
     resolver: R,
     own: Box<OwnAddresses>,
-    observer: Box<dyn Observer>,
+    observer: Rc<dyn Observer>,
+    /// How many connections the guest has asked for.
+    asked: Cell<u64>,
+    ledger: Ledger,
 }
+
+/// What a connection is counted with, by scheme, or why it may not be one of that.
+type Meters = Vec<(Scheme, Result<Meter, Spent>)>;
 
 impl<R: Resolver + 'static> Proxy<R> {
     /// A way out by `engine`. `own` is asked whenever something is dialled.
@@ -59,12 +67,15 @@ impl<R: Resolver + 'static> Proxy<R> {
             names: RefCell::new(Names::new(crate::names::Pool::default())),
             resolver,
             own,
-            observer,
+            observer: observer.into(),
+            asked: Cell::new(0),
+            ledger: Ledger::default(),
         }
     }
 
-    /// Decides by `engine` from now on. Connections that it does not allow are broken.
+    /// Decides by `engine` from now on. Connections that it does not allow are broken. What was used of quotas stays so for rules that are equal.
     pub fn replace(&self, engine: Engine) {
+        self.ledger.keep(&engine);
         self.engine.send_replace(Rc::new(engine));
     }
 
@@ -72,56 +83,169 @@ impl<R: Resolver + 'static> Proxy<R> {
         Rc::clone(&self.engine.borrow())
     }
 
-    async fn serve(self: &Rc<Self>, guest: GuestStream, target: &Target) -> Result<Flow, Why> {
-        let begin = Instant::now();
+    async fn serve(self: &Rc<Self>, guest: GuestStream, target: &Target) -> Result<(), Why> {
         let schemes = self.engine().schemes(&target.host, target.port);
         if schemes.is_empty() {
             return Err(Why::Policy(self.reason(target, target.usual_scheme())));
         }
-        let mut upstream = self.dial(target).await?;
+        let meters = self.meters(target, schemes)?;
+        // What was allowed when it began may be denied before the guest has said what it speaks.
+        let (upstream, scheme) = tokio::select! {
+            biased;
+            () = self.until(|engine| engine.schemes(&target.host, target.port).is_empty()) => {
+                return Err(Why::Policy(self.reason(target, target.usual_scheme())));
+            }
+            opened = self.open(&guest, target) => opened?,
+        };
         let address = upstream.peer_addr().ok();
-        guest.accept();
-        let scheme = self.recognise(&guest, target, schemes).await?;
-        let mut carried = Carried::default();
+        let meter = meters.into_iter().find(|(of, _)| *of == scheme);
+        let meter = meter.map_or(Ok(Meter::default()), |(_, meter)| meter);
+        let flow = self.flow(target, scheme, address);
+        let running = Running::new(self, flow, meter.map_err(Why::Quota)?);
         if scheme == Scheme::Http {
-            plain::serve(Rc::clone(self), guest, upstream, target).await;
-        } else {
-            let allowed = self.until_denied(target, scheme);
-            let is_denied = tokio::select! {
-                done = relay(&guest, &mut upstream, &mut carried) => {
-                    if done.is_err() {
-                        reset(&upstream);
-                    }
-                    false
-                }
-                () = allowed => true,
-            };
-            if is_denied {
-                reset(&upstream);
-                return Err(Why::Policy(self.reason(target, scheme)));
+            return plain::serve(Rc::clone(self), guest, upstream, target, &running).await;
+        }
+        self.carry(&guest, upstream, target, &running).await
+    }
+
+    /// What a connection is counted with, for each scheme that it may turn out to be: all of these quotas are held until that is known.
+    fn meters(&self, target: &Target, schemes: Schemes) -> Result<Meters, Why> {
+        let engine = self.engine();
+        let possible = Scheme::ALL.into_iter();
+        let meter = |scheme: Scheme| {
+            let decision = engine.connection(&target.host, target.port, scheme);
+            let meter = Meter::default();
+            (scheme, self.charge(&decision, &meter).map(|()| meter))
+        };
+        let meters: Meters = possible
+            .filter(|scheme| schemes.contains(*scheme))
+            .map(meter)
+            .collect();
+        match meters.iter().all(|(_, meter)| meter.is_err()) {
+            false => Ok(meters),
+            true => Err(meters
+                .into_iter()
+                .find_map(|(_, meter)| meter.err())
+                .map_or(Why::Silent, Why::Quota)),
+        }
+    }
+
+    /// Counts a connection for the rules that decided. Where each request is judged, it is counted for those that let one through.
+    fn charge(&self, decision: &Decision<'_>, meter: &Meter) -> Result<(), Spent> {
+        if decision.each_request {
+            return Ok(());
+        }
+        meter.charge(self.ledger.tallies(decision))
+    }
+
+    /// Carries bytes that nobody reads, as long as the policy allows it.
+    async fn carry(
+        &self,
+        guest: &GuestStream,
+        mut upstream: TcpStream,
+        target: &Target,
+        running: &Running,
+    ) -> Result<(), Why> {
+        let end = tokio::select! {
+            // First: not a byte is carried that the policy does not allow any more.
+            biased;
+            why = self.until_ended(target, running.flow.scheme, &running.meter) => Err(Some(why)),
+            done = self.exchange(guest, &mut upstream, target, running) => done,
+        };
+        if end.is_err() {
+            reset(&upstream);
+        }
+        // What went wrong between the two is theirs.
+        end.or_else(|why| why.map_or(Ok(()), Err))
+    }
+
+    /// Resolves when the policy does not allow the connection any more, or has no room for it.
+    async fn until_ended(&self, target: &Target, scheme: Scheme, meter: &Meter) -> Why {
+        let mut engines = self.engine.subscribe();
+        loop {
+            // It may have changed before this began.
+            let engine = Rc::clone(&engines.borrow_and_update());
+            let decision = engine.connection(&target.host, target.port, scheme);
+            if !decision.verdict.permits() {
+                return Why::Policy(self.reason(target, scheme));
+            }
+            if let Err(spent) = self.charge(&decision, meter) {
+                return Why::Quota(spent);
+            }
+            // The sender is ours, so it is there.
+            if engines.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
-        Ok(Flow {
+    }
+
+    fn flow(&self, target: &Target, scheme: Scheme, address: Option<SocketAddr>) -> Flow {
+        let engine = self.engine();
+        let decision = engine.connection(&target.host, target.port, scheme);
+        Flow {
+            number: target.number,
+            destination: target.destination(),
             scheme,
             address,
-            carried,
-            duration: begin.elapsed(),
-        })
+            ruling: Ruling::of(&decision),
+        }
+    }
+
+    /// Carries what both say, unread. Without a reason a side broke off, which is its own business.
+    async fn exchange(
+        &self,
+        guest: &GuestStream,
+        upstream: &mut TcpStream,
+        target: &Target,
+        running: &Running,
+    ) -> Result<(), Option<Why>> {
+        let meter = &running.meter;
+        let broken = || meter.spent().map(Why::Quota);
+        if running.flow.scheme == Scheme::Https {
+            let is_right = |seen| match self.scheme_of(seen, target)? {
+                Scheme::Https => Ok(()),
+                _ => Err(Why::UnknownProtocol),
+            };
+            let begun = tls::begin(guest, upstream, meter, is_right).await;
+            begun.map_err(|ended| match ended {
+                tls::Ended::Broken => broken(),
+                tls::Ended::Refused(why) => Some(why),
+            })?;
+        }
+        let done = relay(guest, upstream, meter).await;
+        done.map_err(|_| broken())
+    }
+
+    /// A connection to whom the guest means, and what it speaks.
+    async fn open(&self, guest: &GuestStream, target: &Target) -> Result<(TcpStream, Scheme), Why> {
+        let upstream = self.dial(target).await?;
+        guest.accept();
+        let scheme = self.recognise(guest, target).await?;
+        Ok((upstream, scheme))
     }
 
     /// Resolves when the policy does not allow the connection any more.
     async fn until_denied(&self, target: &Target, scheme: Scheme) {
-        let mut engine = self.engine.subscribe();
-        let denies = |engine: &Rc<Engine>| {
+        self.until(|engine| {
             let decision = engine.connection(&target.host, target.port, scheme);
             !decision.verdict.permits()
-        };
+        })
+        .await;
+    }
+
+    /// Resolves when this is so of the policy.
+    async fn until(&self, is_so: impl Fn(&Engine) -> bool) {
+        let mut engine = self.engine.subscribe();
         // The sender is ours, so it is there.
-        let _ = engine.wait_for(denies).await;
+        let _ = engine.wait_for(|engine| is_so(engine)).await;
     }
 
     async fn dial(&self, target: &Target) -> Result<TcpStream, Why> {
         let decided = self.engine();
+        // A service that is none any more would be looked for under its name.
+        if decided.schemes(&target.host, target.port).is_empty() {
+            return Err(Why::Policy(self.reason(target, target.usual_scheme())));
+        }
         let service = Scheme::ALL.into_iter().find_map(|scheme| {
             let decision = decided.connection(&target.host, target.port, scheme);
             decision.service.filter(|_| decision.verdict.permits())
@@ -140,13 +264,9 @@ impl<R: Resolver + 'static> Proxy<R> {
     }
 
     /// What the guest speaks, if that is allowed. What may be anything is not looked at: its server may be the one to speak first.
-    async fn recognise(
-        &self,
-        guest: &GuestStream,
-        target: &Target,
-        schemes: Schemes,
-    ) -> Result<Scheme, Why> {
-        if schemes.contains(Scheme::Tcp) {
+    async fn recognise(&self, guest: &GuestStream, target: &Target) -> Result<Scheme, Why> {
+        let schemes = || self.engine().schemes(&target.host, target.port);
+        if schemes().contains(Scheme::Tcp) {
             return Ok(Scheme::Tcp);
         }
         let look = |bytes: &[u8]| match recognise(bytes) {
@@ -158,18 +278,36 @@ impl<R: Resolver + 'static> Proxy<R> {
             // It said nothing, which is nobody's fault.
             Ok(Ok(None) | Err(_)) | Err(_) => return Err(Why::Silent),
         };
-        let scheme = match seen {
-            FirstBytes::Http => Scheme::Http,
-            FirstBytes::Tls(name) if Host::Name(name.clone()) == target.host => Scheme::Https,
-            FirstBytes::Tls(name) => return Err(Why::OtherName(name)),
-            FirstBytes::TlsWithoutName => return Err(Why::NoName),
-            FirstBytes::Unknown => return Err(Why::UnknownProtocol),
-        };
-        if schemes.contains(scheme) {
+        let scheme = self.scheme_of(seen, target)?;
+        if schemes().contains(scheme) {
             Ok(scheme)
         } else {
             Err(Why::Policy(self.reason(target, scheme)))
         }
+    }
+
+    /// Which scheme these first bytes are, if they are for whom the connection is to.
+    fn scheme_of(&self, seen: FirstBytes, target: &Target) -> Result<Scheme, Why> {
+        match seen {
+            FirstBytes::Http => Ok(Scheme::Http),
+            FirstBytes::Tls(name) if Host::Name(name.clone()) == target.host => Ok(Scheme::Https),
+            FirstBytes::Tls(name) => Err(Why::OtherName(name)),
+            FirstBytes::HiddenTls(name)
+                if Host::Name(name.clone()) == target.host && self.passes_through(target) =>
+            {
+                Ok(Scheme::Https)
+            }
+            FirstBytes::HiddenTls(_) => Err(Why::HiddenName),
+            FirstBytes::TlsWithoutName => Err(Why::NoName),
+            FirstBytes::Unknown => Err(Why::UnknownProtocol),
+        }
+    }
+
+    /// Whether a rule says that nothing of the connection's TLS is to be looked into.
+    fn passes_through(&self, target: &Target) -> bool {
+        self.engine()
+            .connection(&target.host, target.port, Scheme::Https)
+            .passthrough
     }
 
     fn reason(&self, target: &Target, scheme: Scheme) -> Reason {
@@ -192,7 +330,9 @@ impl<R: Resolver + 'static> Proxy<R> {
             Some(held) => Host::Name(held.name().clone()),
             None => Host::Address(IpAddr::V4(*to.ip())),
         };
+        self.asked.set(self.asked.get().saturating_add(1));
         Target {
+            number: self.asked.get(),
             host,
             port: to.port(),
             held,
@@ -202,6 +342,8 @@ impl<R: Resolver + 'static> Proxy<R> {
 
 /// Whom a connection is to.
 struct Target {
+    /// The connection's.
+    number: u64,
     host: Host,
     port: u16,
     /// As long as the connection lasts, the address goes on standing for the name.
@@ -220,6 +362,7 @@ impl Target {
 
     fn copy(&self) -> Self {
         Self {
+            number: self.number,
             host: self.host.clone(),
             port: self.port,
             held: self.held.clone(),
@@ -231,6 +374,35 @@ impl Target {
             host: self.host.clone(),
             port: self.port,
         }
+    }
+}
+
+/// A connection that was let through, until it ends: in whichever way that is, it is told.
+struct Running {
+    observer: Rc<dyn Observer>,
+    flow: Flow,
+    meter: Meter,
+    begin: Instant,
+}
+
+impl Running {
+    fn new<R>(proxy: &Proxy<R>, flow: Flow, meter: Meter) -> Self {
+        let observer = Rc::clone(&proxy.observer);
+        observer.opened(&flow);
+        Self {
+            observer,
+            flow,
+            meter,
+            begin: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let carried = self.meter.carried();
+        self.observer
+            .ended(&self.flow, carried, self.begin.elapsed());
     }
 }
 
@@ -256,10 +428,10 @@ impl<R: Resolver + 'static> Gate for Proxy<R> {
     async fn connection(self: Rc<Self>, guest: GuestStream) {
         let target = self.target(&guest);
         match self.serve(guest, &target).await {
-            Ok(flow) => self.observer.ended(&target.destination(), &flow),
+            Ok(()) => {}
             // A look at whether it is there, or a connection ahead of need.
             Err(Why::Silent) => {}
-            Err(why) => drop(self.tell(&target, None, why)),
+            Err(why) => drop(self.tell(&target, None, None, why)),
         }
     }
 
@@ -279,18 +451,36 @@ impl<R: Resolver + 'static> Gate for Proxy<R> {
 
 impl<R: Resolver + 'static> Proxy<R> {
     /// Tells of what the guest did not get. Gives the rule that would allow it.
-    fn tell(&self, target: &Target, request: Option<(&str, &str)>, why: Why) -> Option<String> {
-        let rule = match why {
+    fn tell(
+        &self,
+        target: &Target,
+        scheme: Option<Scheme>,
+        request: Option<(&str, &str)>,
+        why: Why,
+    ) -> Option<String> {
+        let engine = self.engine();
+        let likely = scheme.unwrap_or_else(|| target.usual_scheme());
+        let (host, port) = (&target.host, target.port);
+        let (rule, decided_by) = match &why {
             Why::Policy(_) => {
-                let (engine, scheme) = (self.engine(), target.usual_scheme());
-                suggestion(&engine, &target.host, target.port, scheme, request)
+                let decision = match request {
+                    Some((method, path)) => engine.request(host, port, likely, method, path),
+                    None => engine.connection(host, port, likely),
+                };
+                let by = decision.rule.filter(|_| !decision.verdict.permits());
+                let rule = suggestion(&engine, host, port, likely, request);
+                (rule, by.map(RuleText::from))
             }
-            _ => None,
+            Why::Quota(spent) => (None, Some(RuleText::from(spent))),
+            _ => (None, None),
         };
         let denial = Denial {
+            flow: Some(target.number),
             destination: target.destination(),
-            request: request.map(|(method, path)| (method.to_owned(), path.to_owned())),
+            scheme,
+            request: request.map(|(method, path)| Request::new(method, path)),
             why,
+            decided_by,
             rule,
         };
         self.observer.denied(&denial);

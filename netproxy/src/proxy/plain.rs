@@ -2,13 +2,16 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 
-use super::{Proxy, Target, Why};
+use super::{Flow, Proxy, Request, Ruling, Running, Target, Why};
 use crate::dial::Resolver;
 use crate::http::{self, Authority, Judge, Refused};
-use crate::policy::{Host, Scheme, Verdict};
+use crate::policy::{Decision, Engine, Host, Scheme, Verdict};
+use crate::quota;
+use crate::relay::{Meter, Metered};
 use crate::stack::GuestStream;
 
 /// Serves the requests of a connection until it ends, or the policy does not allow it any more.
@@ -17,10 +20,11 @@ pub(super) async fn serve<R: Resolver + 'static>(
     guest: GuestStream,
     upstream: TcpStream,
     target: &Target,
-) {
+    running: &Running,
+) -> Result<(), Why> {
     let Host::Name(name) = &target.host else {
         // An address is allowed for bytes that nobody reads only.
-        return;
+        return Ok(());
     };
     let authority = Authority {
         name: name.clone(),
@@ -29,49 +33,81 @@ pub(super) async fn serve<R: Resolver + 'static>(
     let judge = Rc::new(ByPolicy {
         proxy: Rc::clone(&proxy),
         target: target.copy(),
+        flow: running.flow.clone(),
+        meter: running.meter.clone(),
     });
+    let upstream = Metered::new(upstream, running.meter.clone());
     tokio::select! {
+        biased;
+        // Before the parties learn of it and make an answer of it.
+        spent = running.meter.until_spent() => Err(Why::Quota(spent)),
+        () = proxy.until_denied(target, Scheme::Http) => Ok(()),
         // What went wrong between the two is theirs.
-        done = http::serve(guest, upstream, authority, judge) => drop(done),
-        () = proxy.until_denied(target, Scheme::Http) => {}
+        done = http::serve(guest, upstream, authority, judge) => {
+            drop(done);
+            running.meter.spent().map_or(Ok(()), |spent| Err(Why::Quota(spent)))
+        }
     }
 }
 
 struct ByPolicy<R> {
     proxy: Rc<Proxy<R>>,
     target: Target,
+    flow: Flow,
+    meter: Meter,
 }
 
 impl<R: Resolver + 'static> Judge for ByPolicy<R> {
-    fn judge(&self, method: &str, path: &str) -> Result<(), Refused> {
+    fn judge(&self, method: &str, target: &str) -> Result<(), Refused> {
+        self.permit(method, target)?;
         let engine = self.proxy.engine();
-        let Target { host, port, .. } = &self.target;
-        match engine
-            .request(host, *port, Scheme::Http, method, path)
-            .verdict
-        {
-            Verdict::Deny(reason) => {
-                let request = Some((method, path));
-                let rule = self.proxy.tell(&self.target, request, Why::Policy(reason));
-                let how = rule.map(|rule| format!("; to allow it, add: {rule}"));
-                Err(Refused::Policy(format!(
-                    "{reason}{}",
-                    how.unwrap_or_default()
-                )))
-            }
-            _ => Ok(()),
+        let decision = self.decide(&engine, method, target);
+        let tallies = self.proxy.ledger.tallies(&decision);
+        let charged = quota::count_request(&tallies, Instant::now())
+            .and_then(|()| self.meter.charge(tallies));
+        if let Err(spent) = charged {
+            let why = format!("{spent}\n{}: {}", spent.place, spent.rule);
+            self.tell(Some((method, target)), Why::Quota(spent));
+            return Err(Refused::Quota(why));
         }
+        let request = Request::new(method, target);
+        let ruling = Ruling::of(&decision);
+        self.proxy.observer.requested(&self.flow, &request, &ruling);
+        Ok(())
+    }
+
+    fn permit(&self, method: &str, target: &str) -> Result<(), Refused> {
+        let engine = self.proxy.engine();
+        let Verdict::Deny(reason) = self.decide(&engine, method, target).verdict else {
+            return Ok(());
+        };
+        let rule = self.tell(Some((method, target)), Why::Policy(reason));
+        let how = rule.map(|rule| format!("; to allow it, add: {rule}"));
+        Err(Refused::Policy(format!(
+            "{reason}{}",
+            how.unwrap_or_default()
+        )))
     }
 
     fn misdirected(&self, refused: &Refused) {
-        self.proxy
-            .tell(&self.target, None, Why::Request(refused.clone()));
+        self.tell(None, Why::Request(refused.clone()));
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
+    async fn connect(&self) -> io::Result<Metered> {
+        let dialled = self.proxy.dial(&self.target).await;
+        let stream = dialled.map_err(|why| io::Error::other(why.to_string()))?;
+        Ok(Metered::new(stream, self.meter.clone()))
+    }
+}
+
+impl<R: Resolver + 'static> ByPolicy<R> {
+    fn decide<'e>(&self, engine: &'e Engine, method: &str, target: &str) -> Decision<'e> {
+        let Target { host, port, .. } = &self.target;
+        engine.request(host, *port, Scheme::Http, method, target)
+    }
+
+    fn tell(&self, request: Option<(&str, &str)>, why: Why) -> Option<String> {
         self.proxy
-            .dial(&self.target)
-            .await
-            .map_err(|why| io::Error::other(why.to_string()))
+            .tell(&self.target, Some(Scheme::Http), request, why)
     }
 }

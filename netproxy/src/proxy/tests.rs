@@ -13,7 +13,10 @@ use super::*;
 use crate::egress;
 use crate::gateway::Network;
 use crate::policy::{Abilities, Layers, Origin, Policy};
+use crate::relay::Carried;
 use crate::testkit::{self, Connection, End, Guest};
+
+mod quotas;
 
 /// Every name is at one address.
 struct Everything(IpAddr);
@@ -28,27 +31,38 @@ impl Resolver for Everything {
 struct Lines(Sender<String>);
 
 impl Observer for Lines {
+    fn opened(&self, flow: &Flow) {
+        let rule = flow.ruling.rule.as_ref().unwrap();
+        let (number, to, from) = (flow.number, &flow.destination, &rule.place);
+        drop(self.0.send(format!("{number}: {to} opened by {from}")));
+    }
+
+    fn requested(&self, flow: &Flow, request: &Request, _: &Ruling) {
+        drop(self.0.send(format!("{} {request}", flow.destination)));
+    }
+
     fn denied(&self, denial: &Denial) {
-        let request = denial
-            .request
-            .as_ref()
-            .map(|(method, path)| format!(" {method} {path}"));
+        let request = denial.request.as_ref().map(|request| format!(" {request}"));
+        let by = denial.decided_by.as_ref();
+        let by = by.map(|rule| format!(" ({})", rule.text));
         let line = format!(
-            "{}{}: {}",
+            "{}{}: {}{}",
             denial.destination,
             request.unwrap_or_default(),
-            denial.why
+            denial.why,
+            by.unwrap_or_default()
         );
         // A test that has seen enough does not listen any more.
         drop(self.0.send(line));
     }
 
-    fn ended(&self, destination: &Destination, flow: &Flow) {
-        let Carried { sent, received } = flow.carried;
-        drop(self.0.send(format!(
-            "{destination} {}: {sent} sent, {received} received",
-            flow.scheme
-        )));
+    fn ended(&self, flow: &Flow, carried: Carried, _: Duration) {
+        let Carried { sent, received } = carried;
+        let line = format!(
+            "{} {}: {sent} sent, {received} received",
+            flow.destination, flow.scheme
+        );
+        drop(self.0.send(line));
     }
 
     fn dropped(&self, _: DroppedFrame) {}
@@ -220,6 +234,7 @@ fn what_is_allowed_is_carried() {
         (Vec::new(), Some(End::Finished))
     );
     assert_eq!(told.recv().unwrap(), 5);
+    assert_eq!(bench.told(), "1: a.host:7 opened by test:1");
     assert_eq!(bench.told(), "a.host:7 tcp: 5 sent, 5 received");
     let other = bench.connect("a.host", 8);
     assert!(!bench.guest.is_connected(other));
@@ -254,7 +269,12 @@ fn tls_is_for_the_name_that_the_connection_is_to() {
     bench.guest.finish(connection);
     assert_eq!(bench.guest.receive_all(connection).1, Some(End::Finished));
     assert_eq!(told.recv().unwrap(), sent.len());
-    bench.told();
+    assert_eq!(bench.told(), "1: a.host:443 opened by test:1");
+    let len = sent.len();
+    assert_eq!(
+        bench.told(),
+        format!("a.host:443 https: {len} sent, {len} received")
+    );
     for (bytes, why) in [
         (hello("b.host"), "TLS for another name: b.host"),
         (hello("192.0.2.1"), "TLS that does not say for which name"),
@@ -287,11 +307,16 @@ fn requests_are_judged_by_method_and_path() {
     let connection = bench.connect("a.host", 80);
     assert!(bench.guest.send(
         connection,
-        b"GET /secret/x HTTP/1.1\r\nHost: a.host\r\n\r\n"
+        b"GET /secret/x?key=value HTTP/1.1\r\nHost: a.host\r\n\r\n"
     ));
     let answer = String::from_utf8(bench.guest.receive(connection, 1)).unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
-    assert_eq!(bench.told(), "a.host:80 GET /secret/x: a rule denies it");
+    assert_eq!(bench.told(), "1: a.host:80 opened by test:1");
+    assert_eq!(
+        bench.told(),
+        "a.host:80 GET /secret/x?key=: a rule denies it \
+         (deny = [{ host = \"a.host\", scheme = \"http\", paths = [\"/secret/**\"] }])"
+    );
     assert!(
         bench
             .guest
@@ -315,16 +340,68 @@ fn a_new_policy_ends_what_it_does_not_allow() {
         assert!(bench.guest.send(connection, b"x"));
         assert_eq!(bench.guest.receive(connection, 1), b"x");
     }
+    assert_eq!(bench.told(), "1: a.host:7 opened by test:1");
+    assert_eq!(bench.told(), "2: b.host:7 opened by test:6");
     bench.policies.send(policy).unwrap();
     assert_eq!(
         bench.guest.receive_all(connections[1]),
         (Vec::new(), Some(End::Reset))
     );
+    assert_eq!(bench.told(), "b.host:7 tcp: 1 sent, 1 received");
     assert_eq!(bench.told(), "b.host:7: no rule allows this host");
     assert_eq!(told.recv().unwrap(), 1);
     assert!(bench.guest.send(connections[0], b"y"));
     assert_eq!(bench.guest.receive(connections[0], 1), b"y");
     assert_eq!(bench.guest.resolve("b.host"), None);
+}
+
+#[test]
+fn plain_requests_are_told_and_what_they_carry_is_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut request, mut byte) = (Vec::new(), [0]);
+        while !request.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        stream.write_all(answer).unwrap();
+        // Until the other side ends.
+        let _ = stream.read(&mut byte);
+        request.len()
+    });
+    let mut bench = Bench::new(&service("a.host", server, "http", 80));
+    let connection = bench.connect("a.host", 80);
+    let request = b"GET /x?token=secret HTTP/1.1\r\nHost: a.host\r\n\r\n";
+    assert!(bench.guest.send(connection, request));
+    assert!(!bench.guest.receive(connection, 1).is_empty());
+    bench.guest.finish(connection);
+    bench.guest.receive_all(connection);
+    assert_eq!(bench.told(), "1: a.host:80 opened by test:1");
+    assert_eq!(bench.told(), "a.host:80 GET /x?token=");
+    let (sent, received) = (served.join().unwrap(), answer.len());
+    let counted = format!("a.host:80 http: {sent} sent, {received} received");
+    assert_eq!(bench.told(), counted);
+}
+
+#[test]
+fn what_the_guest_leaves_open_is_told_when_it_goes() {
+    let (server, _told) = echo();
+    let mut bench = Bench::new(&service("a.host", server, "tcp", 7));
+    let connection = bench.connect("a.host", 7);
+    assert!(bench.guest.send(connection, b"x"));
+    assert_eq!(bench.guest.receive(connection, 1), b"x");
+    drop(bench.guest);
+    let told: Vec<_> = bench.told.iter().collect();
+    assert_eq!(
+        told,
+        [
+            "1: a.host:7 opened by test:1",
+            "a.host:7 tcp: 1 sent, 1 received"
+        ]
+    );
 }
 
 #[test]

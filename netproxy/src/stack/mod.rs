@@ -27,6 +27,9 @@ pub const MAX_OPENING: usize = 256;
 /// How long a guest may take to end a connection whose other side has ended.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
 
+/// When a connection is asked again that says it has something to send, and sends nothing.
+const IDLE_TURN: Duration = Duration::from_millis(10);
+
 /// Which connection: the guest's port and what it is connected to. Their order means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
@@ -258,6 +261,7 @@ impl Inner {
 
     /// Sends what a connection has to send. False: there is no more room, and it keeps its turn.
     fn send(&mut self, key: Key, now: Instant) -> bool {
+        let before = self.out.len();
         let Some((next, is_over)) = self.with(key, |slot, offloads, outbox| {
             if slot
                 .orphaned
@@ -277,10 +281,15 @@ impl Inner {
             return true;
         }
         match next {
-            Some(at) if at <= now => {
+            Some(at) if at <= now && self.out.len() >= tcp::MAX_WAITING => {
                 self.schedule.add_now(key);
-                return self.out.len() < tcp::MAX_WAITING;
+                return false;
             }
+            Some(at) if at <= now && self.out.len() > before => {
+                self.schedule.add_now(key);
+            }
+            // Whatever a guest brings a connection to, it does not keep the worker from all others.
+            Some(at) if at <= now => self.schedule.add(key, now + IDLE_TURN),
             Some(at) => self.schedule.add(key, at),
             None => {}
         }

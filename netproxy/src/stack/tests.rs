@@ -32,3 +32,31 @@ fn a_new_driver_gets_whole_records() {
     }
     assert!(rest.is_empty());
 }
+
+/// A SYN of a guest's, to anywhere.
+fn syn() -> Vec<u8> {
+    let network = Network::default();
+    let mut frame = [network.gateway_hardware.0, network.guest_hardware.0].concat();
+    frame.extend([8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+    frame.extend(network.guest.octets());
+    frame.extend([198, 18, 0, 1, 0x27, 0x10, 0, 80]);
+    frame.extend([0, 0, 0, 9, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    frame
+}
+
+/// As a guest does when its server takes more than a second to be reached: the worker went round and round.
+#[test]
+fn a_repeated_syn_of_a_connection_that_is_not_accepted_yet_waits() {
+    let stack = Stack::new(Network::default());
+    let now = Instant::now();
+    let Ok(Some(Request::Connection(held))) = stack.receive(&syn(), now) else {
+        panic!("no connection")
+    };
+    assert!(stack.receive(&syn(), now).unwrap().is_none());
+    // Returns, and has nothing to send.
+    stack.send_due(now);
+    assert_eq!(stack.waiting(), 0);
+    held.accept();
+    stack.send_due(now);
+    assert_ne!(stack.waiting(), 0);
+}

@@ -31,6 +31,8 @@ pub(crate) struct Connection {
     interface: Interface,
     sockets: SocketSet<'static>,
     socket: SocketHandle,
+    /// Neither accepted nor refused: the guest hears nothing.
+    is_held: bool,
 }
 
 impl Connection {
@@ -67,6 +69,7 @@ impl Connection {
             interface,
             sockets,
             socket,
+            is_held: true,
         }
     }
 
@@ -92,16 +95,22 @@ impl Connection {
 
     /// When there is something to send again if nothing happens before. `None`: not by itself.
     pub(crate) fn next_due(&mut self, now: Instant) -> Option<Instant> {
+        // The library would say `now` for as long as it is held.
+        if self.is_held {
+            return None;
+        }
         self.interface.poll_at(now, &self.sockets)
     }
 
     /// Tells the guest that the connection stands.
     pub(crate) fn accept(&mut self) {
+        self.is_held = false;
         self.socket().pause_synack(false);
     }
 
     /// Tells the guest that the connection is refused, or broken.
     pub(crate) fn abort(&mut self) {
+        self.is_held = false;
         let socket = self.socket();
         socket.pause_synack(false);
         socket.abort();

@@ -125,7 +125,7 @@ impl Guest {
         self.wire.flush()
     }
 
-    /// The frames that came and that its own stack did not see because `keep_frames` was called.
+    /// The frames that came and that its own stack did not see because of [`Self::keep_frames`].
     pub fn frames(&mut self) -> Vec<Vec<u8>> {
         self.wire.frames.drain(..).collect()
     }
@@ -135,7 +135,7 @@ impl Guest {
         const ANSWER_PORT: u16 = 20_000;
         let query = dns::query(name);
         self.send_frame(&dns::datagram(&self.network, ANSWER_PORT, 53, &query));
-        self.wire.keeps = true;
+        let kept = std::mem::replace(&mut self.wire.keeps, true);
         let answer = self.until(|guest| {
             let frames = guest.wire.frames.iter();
             let at = frames
@@ -143,7 +143,7 @@ impl Guest {
                 .position(|frame| dns::is_answer(frame, ANSWER_PORT))?;
             guest.wire.frames.remove(at)
         });
-        self.wire.keeps = false;
+        self.wire.keeps = kept;
         dns::address(&answer?)
     }
 
@@ -175,12 +175,17 @@ impl Guest {
     pub fn send(&mut self, connection: Connection, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         let sent = self.until(|guest| {
-            let len = guest.socket(connection).send_slice(rest).ok()?;
-            rest = rest.get(len..).unwrap_or_default();
-            rest.is_empty().then_some(())
+            let socket = guest.socket(connection);
+            match socket.send_slice(rest) {
+                Ok(len) => {
+                    rest = rest.get(len..).unwrap_or_default();
+                    rest.is_empty().then_some(true)
+                }
+                Err(_) => (socket.state() != tcp::State::SynSent).then_some(false),
+            }
         });
         self.turn();
-        sent.is_some()
+        sent == Some(true)
     }
 
     /// Says that it sends no more.
@@ -231,9 +236,16 @@ impl Guest {
         self.wire.flush() && is_open
     }
 
-    /// From now on frames are kept for [`Self::frames`] instead of being taken by the guest's stack.
-    pub fn keep_frames(&mut self) {
-        self.wire.keeps = true;
+    /// Whether frames are kept for [`Self::frames`] from now on, instead of being taken by the guest's stack.
+    pub fn keep_frames(&mut self, keeps: bool) {
+        self.wire.keeps = keeps;
+    }
+
+    /// The driver starts again, as when the guest's kernel does: its connections are forgotten.
+    pub fn restart_driver(&mut self) {
+        self.sockets = SocketSet::new(Vec::new());
+        self.wire.out.extend_from_slice(&Offloads::default().emit());
+        self.turn();
     }
 
     fn socket(&mut self, connection: Connection) -> &mut tcp::Socket<'static> {

@@ -1,5 +1,6 @@
 //! The host program's half: checks the settings, starts the worker, follows it.
 
+mod audit;
 mod budget;
 mod console;
 mod places;
@@ -7,6 +8,7 @@ mod prepare;
 mod process;
 mod transfer;
 
+pub(crate) use audit::{AuditState, AuditWriter, now};
 pub(crate) use budget::available as available_memory;
 pub(crate) use console::Console;
 pub(crate) use prepare::{Prepared, prepare};

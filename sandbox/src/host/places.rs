@@ -27,12 +27,15 @@ pub(super) fn check(config: &SandboxBuilder, rules: &Rules) -> Result<()> {
     }
     let program = config.worker_program.clone();
     let program = program.or_else(|| std::env::current_exe().ok());
+    let network = config.network.as_ref();
+    let audit = network.and_then(|network| network.audit.as_ref());
     let files = [
         ("kernel", Some(&config.kernel)),
         ("initial RAM file system", Some(&config.initrd)),
         ("root image", config.root.as_ref()),
         ("worker program", program.as_ref()),
         ("console log", config.console_log.as_ref()),
+        ("audit log", audit.map(|log| &log.file)),
     ];
     for (what, path) in files {
         let Some(path) = path else { continue };

@@ -9,8 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use hv_core::{Fault, HvError};
+use netproxy::audit::Log;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use super::audit::{self, LogFiles};
 use super::places;
 use crate::boot::layout::COMMAND_LINE_MAX;
 use crate::changes::{Changed, overlay};
@@ -40,6 +42,8 @@ pub(crate) struct Prepared {
     pub(crate) changed: Vec<Changed>,
     /// What the egress worker is told, and its descriptors; without it there is no network.
     pub(crate) egress: Option<(EgressPlan, Vec<OwnedFd>)>,
+    /// The log of the network's decisions.
+    pub(crate) audit: Option<Log<LogFiles>>,
 }
 
 /// A share's place in the guest.
@@ -99,6 +103,9 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
     }
     let egress = config.network.as_ref();
     let egress = egress.map(|policy| parts.add_network(policy)).transpose()?;
+    let log = config.network.as_ref().and_then(|it| it.audit.as_ref());
+    let log = log.map(|log| audit::open(log, &config.hostname));
+    let audit = log.transpose()?;
     parts.order_mounts()?;
     let plan = Plan {
         version: PLAN_VERSION,
@@ -121,6 +128,7 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
         mounts: parts.mounts,
         changed: parts.changed,
         egress,
+        audit,
     })
 }
 
@@ -192,6 +200,7 @@ impl Parts {
             version: PLAN_VERSION,
             roles,
             policies: policies.collect(),
+            audit: policy.audit.is_some(),
         };
         Ok((plan, files))
     }

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::{DRAIN_LIMIT, End, Watched};
 use crate::control::{MachineEnd, Report};
 use crate::error::{EndReason, Result};
-use crate::host::{Console, WorkerProcess};
+use crate::host::{AuditState, AuditWriter, Console, WorkerProcess};
 use crate::text::printable;
 use crate::timeline::Phase;
 
@@ -48,6 +48,7 @@ pub(super) fn supervise(
     egress: Option<WorkerProcess>,
     console_stream: Receiver,
     console: Console,
+    audit: Option<(AuditWriter, AuditState)>,
 ) -> (
     Watched,
     Supervision,
@@ -55,12 +56,14 @@ pub(super) fn supervise(
 ) {
     let leash = process.take_leash();
     let (sender, end) = watch::channel(None);
+    let (audit, audited) = audit.unzip();
     let watched = Watched {
         console,
         timeline: Arc::default(),
         broken: Arc::default(),
         refusals: Arc::default(),
         denied: Arc::default(),
+        audited,
         end,
         kill: Arc::default(),
     };
@@ -81,6 +84,7 @@ pub(super) fn supervise(
         let follower = EgressFollower {
             process: egress,
             watched: watched.clone(),
+            audit,
         };
         tokio::spawn(follower.run(started))
     });
@@ -103,6 +107,7 @@ pub(super) fn supervise(
 struct EgressFollower {
     process: WorkerProcess,
     watched: Watched,
+    audit: Option<AuditWriter>,
 }
 
 impl EgressFollower {
@@ -118,11 +123,18 @@ impl EgressFollower {
         while let Some(Ok(report)) = self.process.report().await {
             match report {
                 Report::Denied(denied) => self.watched.note_denied(&denied),
+                Report::Audit(record) => {
+                    if let Some(audit) = &self.audit {
+                        audit.write(*record).await;
+                    }
+                }
                 Report::NotStarted(failure) => why = Some(failure.message),
                 Report::Broken(problem) => self.watched.note_broken(&problem),
                 _ => {}
             }
         }
+        // There is no more for the log.
+        self.audit = None;
         self.process.kill();
         let words = self.process.wait().await;
         // It ends with the machine, too, and that is known a moment later.
@@ -183,7 +195,7 @@ impl Supervisor {
                     Some(Ok(Report::Broken(device))) => self.watched.note_broken(&device),
                     Some(Ok(Report::Refused(refusal))) => self.watched.note_refusal(&refusal),
                     // It has no network to tell of.
-                    Some(Ok(Report::Denied(_))) => {}
+                    Some(Ok(Report::Denied(_) | Report::Audit(_))) => {}
                     Some(Ok(report)) => last = Some(report),
                     Some(Err(_)) | None => break,
                 },
@@ -227,7 +239,10 @@ impl Supervisor {
         let drain = async {
             while let Some(Ok(report)) = self.process.report().await {
                 match report {
-                    Report::Phase(..) | Report::Broken(_) | Report::Denied(_) => {}
+                    Report::Phase(..)
+                    | Report::Broken(_)
+                    | Report::Denied(_)
+                    | Report::Audit(_) => {}
                     Report::Refused(refusal) => self.watched.note_refusal(&refusal),
                     report => last = Some(report),
                 }

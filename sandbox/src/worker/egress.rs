@@ -1,8 +1,5 @@
 //! The egress worker: the guest's network, in a process without files, guest memory and capabilities.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
@@ -16,13 +13,14 @@ use if_addrs::IfAddr;
 use netproxy::address::{HostAddresses, Subnet};
 use netproxy::dial::Resolver;
 use netproxy::gateway::Network;
-use netproxy::proxy::{Denial, Destination, Flow, Observer, Proxy};
-use netproxy::{DroppedFrame, HostName, egress};
+use netproxy::proxy::Proxy;
+use netproxy::{HostName, egress};
 
 use super::Reporter;
 use super::confine::{self, NotConfined};
+use super::told::Told;
 use crate::control::StartFailure;
-use crate::network::{self, Denied, MAX_DENIED};
+use crate::network;
 use crate::plan::{EgressPlan, Role};
 use crate::timeline::Phase;
 use crate::vmm::Files;
@@ -49,16 +47,16 @@ pub(super) fn work(
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| host(&error))?;
-    let told = Box::new(Told {
-        reporter: Arc::clone(reporter),
-        known: RefCell::default(),
-    });
-    let proxy = Rc::new(Proxy::new(engine, resolver, Box::new(own_addresses), told));
+    let (told, reports) = Told::start(reporter, plan.audit).map_err(|error| host(&error))?;
+    let own = Box::new(own_addresses);
+    let proxy = Rc::new(Proxy::new(engine, resolver, own, Box::new(told)));
     let served = runtime.block_on(async {
         link.set_nonblocking(true)?;
         let link = tokio::net::UnixStream::from_std(link)?;
         egress::serve(link, Network::default(), proxy).await
     });
+    // With what was served has gone who tells of it: the rest of it is told now. The thread does not panic.
+    drop(reports.join());
     served.map_err(|error| host(&error))
 }
 
@@ -109,70 +107,9 @@ fn own_addresses() -> io::Result<HostAddresses> {
     Ok(HostAddresses::new(subnets.map_err(io::Error::other)?))
 }
 
-/// Tells the host program, of each destination once.
-struct Told {
-    reporter: Arc<Reporter>,
-    known: RefCell<HashSet<Denied>>,
-}
-
-impl Observer for Told {
-    fn denied(&self, denial: &Denial) {
-        let denied = summary(denial);
-        let mut known = self.known.borrow_mut();
-        if known.len() < MAX_DENIED && known.insert(denied.clone()) {
-            self.reporter.denied(denied);
-        }
-    }
-
-    fn ended(&self, _: &Destination, _: &Flow) {}
-
-    fn dropped(&self, _: DroppedFrame) {}
-}
-
-fn summary(denial: &Denial) -> Denied {
-    let mut destination = denial.destination.to_string();
-    if let Some((method, path)) = &denial.request {
-        // Writing to a text does not fail.
-        let _ = write!(destination, " {method} {path}");
-    }
-    Denied::new(
-        &destination,
-        &denial.why.to_string(),
-        denial.rule.as_deref(),
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-    use netproxy::policy::{Host, Reason};
-    use netproxy::proxy::Why;
-
     use super::*;
-    use crate::control::{self, Report};
-
-    #[test]
-    fn whatever_a_guest_asks_for_fits_into_a_report() {
-        let long = format!("/{}", "\u{202e}x".repeat(100_000));
-        let denial = Denial {
-            destination: Destination {
-                host: Host::Address(IpAddr::from([192, 0, 2, 1])),
-                port: 80,
-            },
-            request: Some(("M".repeat(1000), long.clone())),
-            why: Why::Policy(Reason::Request),
-            rule: Some(long),
-        };
-        let denied = summary(&denial);
-        assert!(
-            denied.destination.starts_with("192.0.2.1:80 MMM"),
-            "{denied:?}"
-        );
-        assert_eq!(denied.rule, None);
-        let report = Report::Denied(denied);
-        let mut bytes = BytesMut::from(&*control::encode(&report));
-        assert_eq!(control::decode(&mut bytes).unwrap(), Some(report));
-    }
 
     #[test]
     fn the_hosts_addresses_can_be_told() {

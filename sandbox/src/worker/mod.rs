@@ -5,6 +5,7 @@
 
 mod confine;
 mod egress;
+mod told;
 
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
@@ -19,7 +20,6 @@ pub(crate) use confine::probe;
 use self::confine::NotConfined;
 use crate::control::{self, FaultCode, Report, StartFailure};
 use crate::host::receive_plan;
-use crate::network::Denied;
 use crate::plan::{PLAN_VERSION, Plan, WorkerPlan};
 use crate::refusal::Refusal;
 use crate::timeline::{Phase, monotonic_ns};
@@ -155,11 +155,6 @@ impl Reporter {
     /// Reports that the guest was kept from a file.
     pub(crate) fn refused(&self, refusal: Refusal) {
         self.send(&Report::Refused(refusal));
-    }
-
-    /// Reports that the guest was kept from a connection or a request.
-    pub(crate) fn denied(&self, denied: Denied) {
-        self.send(&Report::Denied(denied));
     }
 
     fn send(&self, report: &Report) {

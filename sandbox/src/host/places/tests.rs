@@ -2,6 +2,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::config::GuestFiles;
+use crate::network::NetworkPolicy;
 
 /// A writable workspace `work` with a file, files beside it, and links between them.
 fn setting() -> (tempfile::TempDir, SandboxBuilder) {
@@ -41,7 +42,13 @@ fn files_in_a_writable_workspace_are_refused() {
         ("initial RAM", config.clone().initrd(&inside)),
         ("root image", config.clone().root(&inside)),
         ("worker program", config.clone().worker_program(&inside)),
-        ("console log", config.clone().console_log(absent)),
+        ("console log", config.clone().console_log(&absent)),
+        (
+            "audit log",
+            config
+                .clone()
+                .network(NetworkPolicy::new().audit_log(&absent)),
+        ),
     ] {
         let message = refused(&config).unwrap();
         let told = message.starts_with(what) && message.contains("--read-only");

@@ -1,0 +1,232 @@
+//! Every address there is, on loopback: in a network namespace of its own, where one server answers at all addresses of both families, a name's
+//! addresses change with every question, and what was dialled is what the server says that it was.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddrV4, TcpListener};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use netproxy::address;
+use netproxy::testkit::End;
+
+use crate::bench::{Bench, OWN, Sinks};
+use crate::server::{Answers, Origin, Sink};
+
+const INSIDE: &str = "NETPROXY_BYPASS_WORLD";
+const MAKE: &str = "ip link set lo up && ip route add local 0.0.0.0/0 dev lo && \
+                    ip -6 route add local ::/0 dev lo && exec \"$0\" \"$@\"";
+
+/// Runs the test of this name again in a world of its own. False: this is it.
+fn in_a_world(name: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return false;
+    }
+    let unshare = |command: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "--net", "sh", "-c", command]);
+        unshare
+    };
+    let possible = unshare(&MAKE.replace("exec", ":")).output();
+    if !possible.is_ok_and(|done| done.status.success()) {
+        println!("skipped: no network namespace can be had here");
+        return true;
+    }
+    let done = unshare(MAKE)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said =
+        String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    println!("{said}");
+    assert!(done.status.success() && said.contains("1 passed"), "{said}");
+    true
+}
+
+/// One server at all addresses; it tells at which it was reached.
+fn everywhere() -> (u16, Receiver<IpAddr>) {
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let at = stream.local_addr().unwrap().ip().to_canonical();
+            tell.send(at).unwrap();
+            std::thread::spawn(move || {
+                let mut byte = [0];
+                while let Ok(1) = stream.read(&mut byte) {
+                    stream.write_all(&byte).unwrap();
+                }
+            });
+        }
+    });
+    (port, told)
+}
+
+fn bench(port: u16) -> Bench {
+    let sinks = Sinks {
+        forbidden: Sink::new(),
+        tcp: Sink::new(),
+        tls: Sink::new(),
+        http: Origin::new(),
+        resolver: Arc::<Answers>::default(),
+    };
+    let rule =
+        |host: &str| format!("[[allow]]\nhost = \"{host}\"\nscheme = \"tcp\"\nports = [{port}]\n");
+    Bench::new(
+        Arc::new(sinks),
+        &(rule("rebind.example") + &rule("93.184.215.14")),
+    )
+}
+
+/// Connects to the name, whose addresses are these: the address that was dialled, if one was.
+fn dialled(
+    bench: &mut Bench,
+    port: u16,
+    told: &Receiver<IpAddr>,
+    answers: &[IpAddr],
+) -> Option<IpAddr> {
+    bench.sinks.resolver.answer(answers);
+    let to = SocketAddrV4::new(bench.address_of("rebind.example"), port);
+    let connection = bench.guest.connect(to);
+    if !bench.guest.is_connected(connection) {
+        // Nothing came late either: what is told is in the order of what was accepted.
+        return told.try_recv().ok();
+    }
+    assert!(bench.guest.send(connection, b"x"));
+    assert_eq!(bench.guest.receive(connection, 1), b"x");
+    bench.guest.finish(connection);
+    assert_eq!(bench.guest.receive_all(connection).1, Some(End::Finished));
+    told.recv_timeout(Duration::from_secs(10)).ok()
+}
+
+fn parsed(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+/// Row D04: what is public of a mixed answer is dialled, and nothing else ever is.
+#[test]
+fn of_mixed_answers_only_what_is_public_is_dialled() {
+    if in_a_world("world::of_mixed_answers_only_what_is_public_is_dialled") {
+        return;
+    }
+    let (port, told) = everywhere();
+    let mut bench = bench(port);
+    let public = parsed(&[
+        "93.184.215.14",
+        "8.8.8.8",
+        "1.1.1.1",
+        "2606:4700::1",
+        "2a00:1450::5",
+    ]);
+    for address in &public {
+        assert_eq!(
+            dialled(&mut bench, port, &told, &[*address]),
+            Some(*address)
+        );
+    }
+    let bad = parsed(&[
+        "127.0.0.1",
+        "0.0.0.0",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "198.18.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "240.0.0.1",
+        "192.0.2.1",
+        "168.63.129.16",
+        "::",
+        "::1",
+        "fe80::1",
+        "fd00::1",
+        "::ffff:127.0.0.1",
+        "::ffff:93.184.215.14",
+        "64:ff9b::7f00:1",
+        "64:ff9b::5db8:d70e",
+        "2002:7f00:1::1",
+        "2001:0:7f00:1::1",
+        "2606:4700::5efe:127.0.0.1",
+        "ff02::1",
+        "2001:db8::1",
+        "::127.0.0.1",
+    ]);
+    let own = IpAddr::from(OWN);
+    for other in bad.iter().chain([&own]) {
+        assert_eq!(dialled(&mut bench, port, &told, &[*other]), None, "{other}");
+        for address in &public {
+            for answers in [[*other, *address], [*address, *other]] {
+                assert_eq!(
+                    dialled(&mut bench, port, &told, &answers),
+                    Some(*address),
+                    "{answers:?}"
+                );
+            }
+        }
+    }
+    // Behind as many as are looked at there is nothing.
+    let mut behind = vec![bad[0]; netproxy::dial::MAX_ADDRESSES];
+    behind.push(public[0]);
+    assert_eq!(dialled(&mut bench, port, &told, &behind), None);
+    println!("{} answers", (bad.len() + 1) * 11 + 6);
+}
+
+/// Row D03: the answer changes with every question, and what was checked is what is dialled.
+#[test]
+fn a_name_that_is_rebound_a_thousand_times_leads_to_nothing_private() {
+    if in_a_world("world::a_name_that_is_rebound_a_thousand_times_leads_to_nothing_private") {
+        return;
+    }
+    let (port, told) = everywhere();
+    let mut bench = bench(port);
+    let (public, private) = (
+        parsed(&["93.184.215.14"]),
+        parsed(&["169.254.169.254", "127.0.0.1"]),
+    );
+    let mut reached = 0;
+    for round in 0..1000 {
+        let answers = if round % 2 == 0 { &public } else { &private };
+        let at = dialled(&mut bench, port, &told, answers);
+        reached += usize::from(at.is_some());
+        assert!(at.is_none_or(|at| address::check(at).is_ok()), "{at:?}");
+    }
+    assert_eq!((reached, bench.counts().queries), (500, 1000));
+}
+
+/// Rows P01 and P03 without a name, where every address would answer: by policy a guest reaches the one that a rule has, and no other.
+#[test]
+fn of_all_addresses_only_the_one_of_the_rule_answers() {
+    if in_a_world("world::of_all_addresses_only_the_one_of_the_rule_answers") {
+        return;
+    }
+    let (port, told) = everywhere();
+    let mut bench = bench(port);
+    let allowed = SocketAddrV4::new([93, 184, 215, 14].into(), port);
+    let connection = bench.guest.connect(allowed);
+    assert!(bench.guest.is_connected(connection));
+    assert_eq!(told.recv().unwrap(), IpAddr::from(*allowed.ip()));
+    let mut tried = 0;
+    for first in 0..=223_u8 {
+        for rest in [[0, 0, 1], [184, 215, 14], [255, 255, 254]] {
+            let address = [first, rest[0], rest[1], rest[2]].into();
+            let to = SocketAddrV4::new(address, port);
+            // The guest's own stack does not connect to itself or to nobody.
+            if to == allowed || address.is_broadcast() {
+                continue;
+            }
+            let connection = bench.guest.connect(to);
+            assert!(!bench.guest.is_connected(connection), "{to}");
+            bench.guest.abort(connection);
+            tried += 1;
+        }
+    }
+    assert!(told.try_recv().is_err());
+    assert_eq!(bench.counts().queries, 0);
+    println!("{tried} addresses");
+}
