@@ -28,53 +28,81 @@ pub(crate) type Figures = BTreeMap<String, f64>;
 
 /// Measures, and prints the figures as JSON.
 pub(crate) fn run(servers: &Servers, resolver: Option<SocketAddr>) -> Result<()> {
-    println!("{}", serde_json::to_string(&measure(servers, resolver)?)?);
+    let figures = serde_json::to_string(&measure(servers, resolver)?)?;
+    Ok(writeln!(std::io::stdout(), "{figures}")?)
+}
+
+/// Holds so many connections that say nothing; says a line when they are there.
+pub(crate) fn hold(servers: &Servers, resolver: Option<SocketAddr>, count: usize) -> Result<()> {
+    let sink = at(servers, resolver, "sink.host", SINK)?;
+    let connections = (0..count).map(|_| TcpStream::connect(sink));
+    let held = connections.collect::<Result<Vec<_>, _>>()?;
+    writeln!(std::io::stdout(), "{}", held.len())?;
+    std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }
 
-fn measure(servers: &Servers, resolver: Option<SocketAddr>) -> Result<Figures> {
-    let at = |name: &str, port| -> Result<SocketAddr> {
-        let address = match servers {
-            Servers::At(address) => IpAddr::from(*address),
-            Servers::Names => resolve(resolver.context("names need a resolver")?, name)?,
-        };
-        Ok(SocketAddr::from((address, port)))
+/// Where a server is.
+fn at(
+    servers: &Servers,
+    resolver: Option<SocketAddr>,
+    name: &str,
+    port: u16,
+) -> Result<SocketAddr> {
+    let address = match servers {
+        Servers::At(address) => IpAddr::from(*address),
+        Servers::Names => resolve(resolver.context("names need a resolver")?, name)?,
     };
+    Ok(SocketAddr::from((address, port)))
+}
+
+fn measure(servers: &Servers, resolver: Option<SocketAddr>) -> Result<Figures> {
+    let at = |name, port| at(servers, resolver, name, port);
     let (sink, source, byte) = (
         at("sink.host", SINK)?,
         at("source.host", SOURCE)?,
         at("byte.host", BYTE)?,
     );
     let mut figures = Figures::new();
+    // A network that fails at one thing may be good at another: its figure is then missing.
+    let mut add = |name: String, figure: Result<f64>| match figure {
+        Ok(figure) => drop(figures.insert(name, figure)),
+        Err(error) => eprintln!("egress_load: {name}: {error:#}"),
+    };
     for flows in [1, FLOWS] {
         let each = VOLUME / flows;
-        let seconds = together(flows, || up(sink, each))?;
-        figures.insert(format!("up {flows}"), seconds);
-        let seconds = together(flows, || down(source, each))?;
-        figures.insert(format!("down {flows}"), seconds);
+        add(format!("up {flows}"), together(flows, || up(sink, each)));
+        let seconds = together(flows, || down(source, each));
+        add(format!("down {flows}"), seconds);
     }
     let each = CONNECTIONS / 16;
-    let seconds = together(16, || (0..each).try_for_each(|_| first_byte(byte)))?;
-    figures.insert("connections".into(), seconds);
-    let mut latencies = Vec::new();
-    for _ in 0..IN_TURN {
-        let begin = Instant::now();
-        first_byte(byte)?;
-        latencies.push(begin.elapsed());
-    }
-    latencies.sort();
+    let seconds = together(16, || (0..each).try_for_each(|_| first_byte(byte)));
+    add("connections".into(), seconds);
+    let latencies = latencies(byte)?;
     for (name, index) in [("p50", IN_TURN / 2), ("p99", IN_TURN * 99 / 100)] {
         let latency = latencies.get(index).copied().unwrap_or_default();
-        figures.insert(name.into(), latency.as_secs_f64() * 1e6);
+        add(name.into(), Ok(latency.as_secs_f64() * 1e6));
     }
     if let Some(resolver) = resolver {
         let name = match servers {
             Servers::Names => "byte.host",
             Servers::At(_) => "byte.example",
         };
-        figures.insert("dns".into(), queries(resolver, name)?);
+        add("dns".into(), queries(resolver, name));
     }
     Ok(figures)
+}
+
+/// How long connections, one after the other, took to their first byte, the shortest first.
+fn latencies(byte: SocketAddr) -> Result<Vec<Duration>> {
+    let one = |_| -> Result<Duration> {
+        let begin = Instant::now();
+        first_byte(byte)?;
+        Ok(begin.elapsed())
+    };
+    let mut latencies = (0..IN_TURN).map(one).collect::<Result<Vec<_>>>()?;
+    latencies.sort_unstable();
+    Ok(latencies)
 }
 
 /// Seconds that so many threads take.

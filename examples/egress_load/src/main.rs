@@ -59,6 +59,9 @@ enum Command {
         /// Who resolves names
         #[arg(long)]
         resolver: Option<SocketAddr>,
+        /// Only hold so many connections that say nothing, until standard input ends
+        #[arg(long)]
+        idle: Option<usize>,
     },
 }
 
@@ -106,7 +109,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Measure { network } => measure::run(network),
         Command::Worker { socket, services } => worker::run(&socket, &services),
         Command::Tap { socket, network } => tap::run(&socket, network),
-        Command::Load { servers, resolver } => client::run(&servers, resolver),
+        Command::Load {
+            servers,
+            resolver,
+            idle: Some(count),
+        } => client::hold(&servers, resolver, count),
+        Command::Load {
+            servers, resolver, ..
+        } => client::run(&servers, resolver),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sets up what is measured: the servers, a network, a guest.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -26,9 +27,13 @@ struct Measured {
     guest: Figures,
     /// The same load on loopback.
     direct: Figures,
-    /// Kibibytes of the network's process that are its own (PSS): before the load.
+    /// Kibibytes of the network's process that are its own (PSS): before the load, and with connections that say nothing.
     at_rest: u64,
+    idle: Option<u64>,
 }
+
+/// Connections that are held for that.
+const IDLE: usize = 1000;
 
 /// Measures `network`, and prints the figures as JSON. In a network and a mount namespace of its own.
 pub(crate) fn run(network: Network) -> Result<()> {
@@ -51,14 +56,34 @@ pub(crate) fn run(network: Network) -> Result<()> {
         ensure!(output.status.success(), "{command:?}: {}", output.status);
         Ok(serde_json::from_slice(&output.stdout)?)
     };
+    // The peers do not take so many.
+    let idle = match network {
+        Network::Ours => Some(idle(&guest, &egress, servers, resolver)?),
+        _ => None,
+    };
     let this = std::env::current_exe()?;
     let measured = Measured {
         direct: load(&mut Command::new(&this), &["127.0.0.1"])?,
         guest: load(&mut guest.program(), &[servers, "--resolver", resolver])?,
         at_rest,
+        idle,
     };
-    println!("{}", serde_json::to_string(&measured)?);
-    Ok(())
+    let measured = serde_json::to_string(&measured)?;
+    Ok(writeln!(std::io::stdout(), "{measured}")?)
+}
+
+/// What the network's process takes with connections that say nothing.
+fn idle(guest: &Guest, egress: &Running, servers: &str, resolver: &str) -> Result<u64> {
+    let mut holder = guest.program();
+    holder.args(["load", "--servers", servers, "--resolver", resolver]);
+    holder.args(["--idle", &IDLE.to_string()]);
+    let holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = Running(holder.spawn()?);
+    let mut line = String::new();
+    let output = holder.0.stdout.take().context("no output")?;
+    BufReader::new(output).read_line(&mut line)?;
+    ensure!(line.trim() == IDLE.to_string(), "idle connections: {line}");
+    proportional(egress.0.id())
 }
 
 /// A host with a network that leads nowhere.

@@ -7,6 +7,7 @@
 
 mod boot;
 mod cycle;
+mod egress;
 mod exec;
 mod memory;
 mod probe;
@@ -39,6 +40,8 @@ pub(crate) enum Bench {
     Share,
     /// The share in a guest, beside virtiofsd.
     ShareGuest,
+    /// The guest's network, beside passt and slirp4netns.
+    Egress,
 }
 
 /// Measures, prints the table and writes the file.
@@ -51,6 +54,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Size => Report::new("size", "release build"),
         Bench::Share => Report::new("share", "wall"),
         Bench::ShareGuest => Report::new("share-guest", "icount"),
+        Bench::Egress => Report::new("egress", "wall"),
     };
     match bench {
         Bench::Boot => boot::measure(&mut report),
@@ -60,6 +64,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Size => report.add(size::rows()),
         Bench::Share => report.add(share::rows()),
         Bench::ShareGuest => report.add(share_guest::rows()),
+        Bench::Egress => report.add(egress::rows()),
     }
     report.finish()
 }
