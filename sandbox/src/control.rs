@@ -1,4 +1,4 @@
-//! The channel between the host program and its vmm worker: the plan goes down once, reports come
+//! The channel between the host program and a worker of its: the plan goes down once, and orders to an egress worker; reports come
 //! up. When it closes, the other end is gone: the worker then ends itself.
 
 use std::io;
@@ -6,15 +6,18 @@ use std::io;
 use bytes::{Buf as _, BytesMut};
 use hv_core::Fault;
 use netproxy::audit::Record;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::network::Denied;
+use crate::network::{Denied, Layer};
 use crate::refusal::Refusal;
 use crate::timeline::Phase;
 
 /// Most bytes of one encoded report.
 const MAX_REPORT: usize = 16 * 1024;
+/// Most bytes of one encoded order: three layers of a policy.
+const MAX_ORDER: usize = 4 << 20;
 
 /// What a worker tells the host program.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -29,10 +32,19 @@ pub(crate) enum Report {
     Denied(Denied),
     /// A line for the audit log of the network.
     Audit(Box<Record>),
+    /// The order with this number was carried out, or why not.
+    Done(u64, Result<(), String>),
     /// The machine was not started.
     NotStarted(StartFailure),
     /// The machine ran and has ended.
     Ended(MachineEnd),
+}
+
+/// What the host program tells an egress worker after its plan.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// From now on these layers of a policy decide. Numbered, for the answer.
+    Policy(u64, Vec<Layer>),
 }
 
 /// Why a worker did not start the machine.
@@ -85,14 +97,14 @@ pub(crate) enum MachineEnd {
     Hypervisor(String),
 }
 
-/// A report that does not decode: the worker was replaced or is broken.
+/// A message that does not decode: the other process was replaced or is broken.
 #[derive(Debug, Error)]
-#[error("the vmm worker sent a malformed report")]
-pub(crate) struct MalformedReport;
+#[error("a process of the sandbox sent a malformed message")]
+pub(crate) struct MalformedMessage;
 
-/// A report as bytes: a little-endian length and the body.
-pub(crate) fn encode(report: &Report) -> Vec<u8> {
-    let body = postcard::to_stdvec(report).unwrap_or_default();
+/// A message as bytes: a little-endian length and the body.
+pub(crate) fn encode(message: &impl Serialize) -> Vec<u8> {
+    let body = postcard::to_stdvec(message).unwrap_or_default();
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     [&length.to_le_bytes(), body.as_slice()].concat()
 }
@@ -103,25 +115,39 @@ pub(crate) fn send(mut stream: impl io::Write, report: &Report) -> io::Result<()
 }
 
 /// Takes the first report from `buffer`, if it is whole.
-pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Report>, MalformedReport> {
+pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Report>, MalformedMessage> {
+    take(buffer, MAX_REPORT)
+}
+
+/// Takes the first order from `buffer`, if it is whole.
+pub(crate) fn decode_order(buffer: &mut BytesMut) -> Result<Option<Order>, MalformedMessage> {
+    take(buffer, MAX_ORDER)
+}
+
+fn take<T: DeserializeOwned>(
+    buffer: &mut BytesMut,
+    longest: usize,
+) -> Result<Option<T>, MalformedMessage> {
     let Some((length, rest)) = buffer.split_first_chunk::<4>() else {
         return Ok(None);
     };
     let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-    if length > MAX_REPORT {
-        return Err(MalformedReport);
+    if length > longest {
+        return Err(MalformedMessage);
     }
     let Some(body) = rest.get(..length) else {
         return Ok(None);
     };
-    let report = postcard::from_bytes(body).map_err(|_| MalformedReport)?;
+    let message = postcard::from_bytes(body).map_err(|_| MalformedMessage)?;
     buffer.advance(4 + length);
-    Ok(Some(report))
+    Ok(Some(message))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::NetworkPolicy;
+    use crate::plan::PolicyLayer;
     use crate::refusal::RefusalReason;
 
     fn reports() -> Vec<Report> {
@@ -142,6 +168,7 @@ mod tests {
                 rule: None,
             }),
             Report::Audit(Box::new(Record::lost(17, 4))),
+            Report::Done(3, Err("no".into())),
             Report::Ended(MachineEnd::Crash("triple fault".into())),
         ]
     }
@@ -159,6 +186,24 @@ mod tests {
             }
             assert_eq!(got, reports());
         }
+    }
+
+    #[test]
+    fn a_policy_of_the_largest_layers_is_one_order() {
+        let layer = |whose| Layer {
+            whose,
+            origin: "x".repeat(4096),
+            text: vec![b'#'; NetworkPolicy::LARGEST_LAYER],
+        };
+        let layers = [
+            PolicyLayer::Global,
+            PolicyLayer::Sandbox,
+            PolicyLayer::Repository,
+        ];
+        let order = Order::Policy(7, layers.map(layer).to_vec());
+        let mut buffer = BytesMut::from(&*encode(&order));
+        assert_eq!(decode_order(&mut buffer).unwrap(), Some(order));
+        assert!(buffer.is_empty());
     }
 
     #[test]

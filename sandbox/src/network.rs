@@ -20,7 +20,7 @@ pub struct NetworkPolicy {
 }
 
 /// A layer of a policy, as it was written.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Layer {
     pub(crate) whose: PolicyLayer,
     /// Where it was written, for messages.

@@ -16,7 +16,7 @@ use crate::error::{EndReason, Error, Result};
 use crate::host::{
     AuditState, AuditWriter, Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare,
 };
-use crate::network::{Denied, MAX_DENIED};
+use crate::network::{Denied, MAX_DENIED, NetworkPolicy};
 use crate::protocol::{BootFacts, Configure, Network, Octets};
 use crate::refusal::Refusal;
 use crate::text::{printable, printable_path};
@@ -46,7 +46,7 @@ pub struct Sandbox {
     worker: Option<u32>,
     egress_worker: Option<u32>,
     changed: Vec<Changed>,
-    _supervision: Supervision,
+    supervision: Supervision,
 }
 
 /// What the supervisor and the handle share.
@@ -143,7 +143,7 @@ impl Sandbox {
             worker,
             egress_worker,
             changed,
-            _supervision: supervision,
+            supervision,
         })
     }
 
@@ -235,6 +235,16 @@ impl Sandbox {
     #[must_use]
     pub fn denied(&self) -> Vec<Denied> {
         self.watched.denied().clone()
+    }
+
+    /// Has the guest's network decide by `policy` from now on: what is new at once, and what it does not allow ends. Returns when that is so. Its audit log
+    /// stays the one that it was started with. Cancel-safe: what was asked for is done.
+    ///
+    /// # Errors
+    /// It is no policy, or there is no network; the policy before holds.
+    pub async fn replace_policy(&self, policy: NetworkPolicy) -> Result<()> {
+        policy.check()?;
+        self.supervision.replace_policy(policy.layers).await
     }
 
     /// What the guest has changed so far in each workspace that is not read-only. It reads what was changed, and blocks that long: in async

@@ -6,6 +6,7 @@ mod doctor;
 mod failure;
 mod log;
 mod network;
+mod policy_watch;
 mod print;
 mod run;
 mod streams;

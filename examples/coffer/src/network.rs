@@ -56,6 +56,16 @@ pub(crate) fn policy(
     Ok(Some(policy))
 }
 
+/// The files of that policy, also those that are not there.
+pub(crate) fn files(options: &RunOptions, workspace: Option<&Path>) -> Vec<PathBuf> {
+    let (folder, name) = REPOSITORY;
+    let global = settings_folder().map(|settings| settings.join(GLOBAL));
+    let own = options.policy.as_deref().map(std::path::absolute);
+    let repository = workspace.map(|workspace| workspace.join(folder).join(name));
+    let files = [global, own.and_then(Result::ok), repository];
+    files.into_iter().flatten().collect()
+}
+
 /// Rules for the hosts of `--allow`, to be put behind those of a file.
 fn allowed(hosts: &[String]) -> String {
     let mut rules = String::new();

@@ -14,6 +14,7 @@ use crate::changes;
 use crate::cli::{CacheOption, RunOptions};
 use crate::failure::Failure;
 use crate::network;
+use crate::policy_watch;
 use crate::print::say;
 use crate::streams;
 use crate::terminal::{self, RawMode};
@@ -42,12 +43,28 @@ pub(crate) fn main(options: &RunOptions) -> Result<ExitCode, Failure> {
 
 async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     let workspace = options.workspace.as_deref().map(absolute);
-    let sandbox = settings(options, workspace.as_deref())?.start().await?;
+    let policy = network::policy(options, workspace.as_deref())?;
+    let mut settings = settings(options, workspace.as_deref())?;
+    if let Some(policy) = &policy {
+        settings = settings.network(policy.clone());
+    }
+    let sandbox = settings.start().await?;
     if options.timeline {
         print_timeline(&sandbox.timeline(), options.json);
     }
     let tty = options.tty || terminal::is_interactive();
-    let result = command(&sandbox, options, workspace.as_deref(), tty).await;
+    let policies = async {
+        match policy {
+            Some(policy) => {
+                policy_watch::follow(&sandbox, options, workspace.as_deref(), policy).await
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        result = command(&sandbox, options, workspace.as_deref(), tty) => result,
+        never = policies => match never {},
+    };
     for problem in sandbox.problems() {
         say(&format!("coffer: {problem}"));
     }
@@ -163,9 +180,6 @@ fn settings(
     });
     builder = beside.fold(builder, SandboxBuilder::mount);
     builder = rules(options, builder);
-    if let Some(policy) = network::policy(options, workspace)? {
-        builder = builder.network(policy);
-    }
     if let Some((uid, gid)) = options.user.as_deref().and_then(owner) {
         builder = builder.owner(uid, gid);
     }

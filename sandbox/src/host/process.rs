@@ -8,11 +8,11 @@ use std::process::Stdio;
 
 use bytes::BytesMut;
 use serde::Serialize;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::{budget, transfer};
-use crate::control::{self, MalformedReport, Report};
+use crate::control::{self, MalformedMessage, Order, Report};
 use crate::error::{Error, Result};
 use crate::text::printable;
 use crate::worker::{WORKER_VARIABLE, WorkerKind};
@@ -98,7 +98,7 @@ impl WorkerProcess {
     }
 
     /// The next report; `None` when the worker has closed the channel. Cancel-safe.
-    pub(crate) async fn report(&mut self) -> Option<Result<Report, MalformedReport>> {
+    pub(crate) async fn report(&mut self) -> Option<Result<Report, MalformedMessage>> {
         loop {
             match control::decode(&mut self.received) {
                 Ok(None) => {}
@@ -110,6 +110,14 @@ impl WorkerProcess {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// Tells the worker to do something.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) async fn order(&mut self, order: &Order) -> io::Result<()> {
+        self.control.write_all(&control::encode(order)).await
     }
 
     /// Ends the process at once.

@@ -1,21 +1,28 @@
 //! Follows the workers of a sandbox to their end.
 
+use std::collections::HashMap;
+use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hv_core::Fault;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{DRAIN_LIMIT, End, Watched};
-use crate::control::{MachineEnd, Report};
-use crate::error::{EndReason, Result};
+use crate::control::{MachineEnd, Order, Report};
+use crate::error::{EndReason, Error, Result};
 use crate::host::{AuditState, AuditWriter, Console, WorkerProcess};
+use crate::network::Layer;
 use crate::text::printable;
 use crate::timeline::Phase;
+
+/// How long the egress worker may take to have another policy.
+const POLICY_LIMIT: Duration = Duration::from_secs(10);
 
 /// The supervisor, which ends with its handle, and the worker with it.
 #[derive(Debug)]
@@ -23,7 +30,36 @@ pub(super) struct Supervision {
     task: JoinHandle<()>,
     /// Follows the egress worker, which ends with it.
     egress: Option<JoinHandle<()>>,
+    /// Where the egress worker gets other policies.
+    policies: Option<mpsc::Sender<NewPolicy>>,
     leash: Option<UnixStream>,
+}
+
+impl Supervision {
+    /// Has the egress worker decide by these layers, and waits until it does.
+    pub(super) async fn replace_policy(&self, layers: Vec<Layer>) -> Result<()> {
+        let Some(policies) = &self.policies else {
+            let message = "this sandbox was started without a network, so it can have no policy";
+            return Err(Error::Config(message.into()));
+        };
+        let (sender, is_done) = oneshot::channel();
+        let done = async {
+            // One that cannot be sent is not waited for.
+            drop(policies.send((layers, sender)).await);
+            is_done.await
+        };
+        let failed = |kind: io::ErrorKind| Error::Host {
+            what:
+                "the network did not take the policy; the one before holds, or there is no network"
+                    .into(),
+            source: kind.into(),
+        };
+        match tokio::time::timeout(POLICY_LIMIT, done).await {
+            Ok(Ok(done)) => done.map_err(Error::Config),
+            Ok(Err(_)) => Err(failed(io::ErrorKind::BrokenPipe)),
+            Err(_) => Err(failed(io::ErrorKind::TimedOut)),
+        }
+    }
 }
 
 impl Drop for Supervision {
@@ -80,17 +116,23 @@ pub(super) fn supervise(
     });
     let (started, network) = oneshot::channel();
     let is_wanted = egress.is_some();
+    let (sender, policies) = mpsc::channel(1);
+    let sender = is_wanted.then_some(sender);
     let egress = egress.map(|egress| {
         let follower = EgressFollower {
             process: egress,
             watched: watched.clone(),
             audit,
+            policies,
+            waiting: HashMap::new(),
+            orders: 0,
         };
         tokio::spawn(follower.run(started))
     });
     let supervision = Supervision {
         task,
         egress,
+        policies: sender,
         leash,
     };
     let network = async move {
@@ -104,10 +146,18 @@ pub(super) fn supervise(
     (watched, supervision, network)
 }
 
+/// A policy that is to decide from now on, and who waits for that.
+type NewPolicy = (Vec<Layer>, oneshot::Sender<std::result::Result<(), String>>);
+
 struct EgressFollower {
     process: WorkerProcess,
     watched: Watched,
     audit: Option<AuditWriter>,
+    policies: mpsc::Receiver<NewPolicy>,
+    /// Who waits for the order with this number.
+    waiting: HashMap<u64, oneshot::Sender<std::result::Result<(), String>>>,
+    /// How many orders there were.
+    orders: u64,
 }
 
 impl EgressFollower {
@@ -120,8 +170,23 @@ impl EgressFollower {
         }
         drop(started.send(None));
         let mut why = None;
-        while let Some(Ok(report)) = self.process.report().await {
+        loop {
+            let report = tokio::select! {
+                report = self.process.report() => match report {
+                    Some(Ok(report)) => report,
+                    _ => break,
+                },
+                Some(policy) = self.policies.recv() => {
+                    self.order(policy).await;
+                    continue;
+                }
+            };
             match report {
+                Report::Done(number, done) => {
+                    let waiting = self.waiting.remove(&number);
+                    // Who waited may have given up.
+                    drop(waiting.map(|waiting| waiting.send(done)));
+                }
                 Report::Denied(denied) => self.watched.note_denied(&denied),
                 Report::Audit(record) => {
                     if let Some(audit) = &self.audit {
@@ -133,6 +198,8 @@ impl EgressFollower {
                 _ => {}
             }
         }
+        self.waiting.clear();
+        self.policies.close();
         // There is no more for the log.
         self.audit = None;
         self.process.kill();
@@ -148,6 +215,15 @@ impl EgressFollower {
         let why = why.unwrap_or(words);
         self.watched
             .note_broken(&format!("network: the egress worker has ended: {why}"));
+    }
+
+    async fn order(&mut self, (layers, waiting): NewPolicy) {
+        self.orders += 1;
+        let order = Order::Policy(self.orders, layers);
+        // Of one that is gone the end is seen next.
+        if self.process.order(&order).await.is_ok() {
+            self.waiting.insert(self.orders, waiting);
+        }
     }
 
     /// Waits until it is confined: the guest's bytes are then looked at, and not before.
@@ -195,7 +271,7 @@ impl Supervisor {
                     Some(Ok(Report::Broken(device))) => self.watched.note_broken(&device),
                     Some(Ok(Report::Refused(refusal))) => self.watched.note_refusal(&refusal),
                     // It has no network to tell of.
-                    Some(Ok(Report::Denied(_) | Report::Audit(_))) => {}
+                    Some(Ok(Report::Denied(_) | Report::Audit(_) | Report::Done(..))) => {}
                     Some(Ok(report)) => last = Some(report),
                     Some(Err(_)) | None => break,
                 },
@@ -242,7 +318,8 @@ impl Supervisor {
                     Report::Phase(..)
                     | Report::Broken(_)
                     | Report::Denied(_)
-                    | Report::Audit(_) => {}
+                    | Report::Audit(_)
+                    | Report::Done(..) => {}
                     Report::Refused(refusal) => self.watched.note_refusal(&refusal),
                     report => last = Some(report),
                 }

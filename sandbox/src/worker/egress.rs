@@ -4,22 +4,26 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use hickory_resolver::TokioResolver;
 use hv_core::Fault;
 use if_addrs::IfAddr;
 use netproxy::address::{HostAddresses, Subnet};
 use netproxy::dial::Resolver;
 use netproxy::gateway::Network;
+use netproxy::policy::Engine;
 use netproxy::proxy::Proxy;
 use netproxy::{HostName, egress};
+use tokio::sync::{mpsc, oneshot};
 
 use super::Reporter;
 use super::confine::{self, NotConfined};
 use super::told::Told;
-use crate::control::StartFailure;
+use crate::control::{self, Order, Report, StartFailure};
 use crate::network;
 use crate::plan::{EgressPlan, Role};
 use crate::timeline::Phase;
@@ -41,7 +45,8 @@ pub(super) fn work(
         .and_then(|()| confine::enter_without_files())
         .map_err(|error| host(&error))?;
     reporter.phase(Phase::Confined);
-    reporter.end_with_the_host()?;
+    let (sender, mut policies) = mpsc::unbounded_channel();
+    reporter.end_with_the_host(orders(Arc::clone(reporter), sender))?;
     let link = UnixStream::from(files.take(Role::Network)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -53,14 +58,52 @@ pub(super) fn work(
     let served = runtime.block_on(async {
         link.set_nonblocking(true)?;
         let link = tokio::net::UnixStream::from_std(link)?;
-        egress::serve(link, Network::default(), proxy).await
+        let mut served = pin!(egress::serve(link, Network::default(), Rc::clone(&proxy)));
+        loop {
+            tokio::select! {
+                biased;
+                Some((engine, is_done)) = policies.recv() => {
+                    proxy.replace(engine);
+                    // Who waits for it has the process's end to wait for otherwise.
+                    let _: Result<(), ()> = is_done.send(());
+                }
+                served = &mut served => return served,
+            }
+        }
     });
     // With what was served has gone who tells of it: the rest of it is told now. The thread does not panic.
     drop(reports.join());
     served.map_err(|error| host(&error))
 }
 
-fn engine(plan: &EgressPlan, files: &mut Files) -> Result<netproxy::policy::Engine, StartFailure> {
+/// A policy that is to decide, and whom to tell that it does.
+type NewPolicy = (Engine, oneshot::Sender<()>);
+
+/// Carries out what the host program orders, in the order in which it comes. For the thread that reads it: a policy may take a while to be
+/// understood.
+fn orders(
+    reporter: Arc<Reporter>,
+    policies: mpsc::UnboundedSender<NewPolicy>,
+) -> impl FnMut(&[u8]) + Send + 'static {
+    let mut received = BytesMut::new();
+    move |bytes| {
+        received.extend_from_slice(bytes);
+        // The host program is trusted, and another version of it was refused with its plan.
+        while let Ok(Some(Order::Policy(number, layers))) = control::decode_order(&mut received) {
+            let texts = layers.iter();
+            let texts = texts.map(|layer| (layer.whose, &*layer.origin, &*layer.text));
+            let done = network::compile(texts).and_then(|engine| {
+                let (sender, is_done) = oneshot::channel();
+                let told = policies.send((engine, sender));
+                let done = told.ok().and_then(|()| is_done.blocking_recv().ok());
+                done.ok_or_else(|| "the network has ended".into())
+            });
+            reporter.send(&Report::Done(number, done));
+        }
+    }
+}
+
+fn engine(plan: &EgressPlan, files: &mut Files) -> Result<Engine, StartFailure> {
     let mut texts = Vec::new();
     for number in 0..plan.policies.len() {
         let mut text = Vec::new();

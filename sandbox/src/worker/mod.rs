@@ -109,7 +109,8 @@ fn machine(
         .and_then(|()| confine::enter())
         .map_err(|error| StartFailure::new(Fault::Host, error))?;
     reporter.phase(Phase::Confined);
-    reporter.end_with_the_host()?;
+    // Nobody orders it to do anything.
+    reporter.end_with_the_host(|_| {})?;
     let end = vmm::run(plan, files, reporter)?;
     reporter.send(&Report::Ended(end));
     Ok(())
@@ -120,17 +121,23 @@ fn machine(
 pub(crate) struct Reporter(UnixStream);
 
 impl Reporter {
-    /// Ends this process when the host program is gone: nothing of a sandbox may outlive it.
-    fn end_with_the_host(&self) -> Result<(), StartFailure> {
+    /// Ends this process when the host program is gone: nothing of a sandbox may outlive it. What that says until then goes to `told`.
+    fn end_with_the_host(
+        &self,
+        mut told: impl FnMut(&[u8]) + Send + 'static,
+    ) -> Result<(), StartFailure> {
         let thread = || -> io::Result<()> {
             let mut control = self.0.as_fd().try_clone_to_owned().map(UnixStream::from)?;
             let watch = move || {
-                while control.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+                let mut buffer = vec![0; 16 << 10];
+                while let Ok(count @ 1..) = control.read(&mut buffer) {
+                    told(buffer.get(..count).unwrap_or_default());
+                }
                 exit(REPORTED);
             };
             std::thread::Builder::new()
                 .name("host".into())
-                .stack_size(64 << 10)
+                .stack_size(256 << 10)
                 .spawn(watch)?;
             Ok(())
         };

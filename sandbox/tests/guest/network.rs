@@ -12,6 +12,7 @@ use crate::fixture::{Fixture, cases};
 cases!(Guest:
     what_policy_allows_is_reached_and_nothing_else,
     content_arrives_whole_both_ways,
+    another_policy_decides_from_then_on,
     without_the_egress_worker_there_is_no_network,
 );
 
@@ -165,6 +166,51 @@ print(total, sent.digest() == got.digest())
         String::from_utf8_lossy(&output.stderr)
     );
     sandbox.stop().await?;
+    Ok(())
+}
+
+async fn another_policy_decides_from_then_on(fixture: &Fixture) -> Result<()> {
+    let (web, echo) = (
+        service("web.host", web()?, "http", 80),
+        service("echo.host", echo()?, "tcp", 7),
+    );
+    let sandbox = start(fixture, &web).await?;
+    let replace = |text: &str| sandbox.replace_policy(NetworkPolicy::new().sandbox("test", text));
+    let get = "timeout 20 curl -sS http://web.host/ 2>/dev/null";
+    ensure!(shell(&sandbox, get).await? == ("hello".into(), Some(0)));
+    // One that is none changes nothing.
+    let refused = replace("[[allow]]\nhost = \"*\"\n").await;
+    ensure!(refused.is_err(), "{refused:?}");
+    ensure!(shell(&sandbox, get).await? == ("hello".into(), Some(0)));
+
+    replace(&[&*web, &*echo].concat()).await?;
+    let hold = "python3 -c 'import socket, sys
+stream = socket.create_connection((\"echo.host\", 7))
+stream.sendall(b\"x\")
+print(stream.recv(1), flush=True)
+try:
+    print(stream.recv(1))
+except ConnectionResetError:
+    print(\"reset\")'";
+    let held = shell(&sandbox, hold);
+    let deny = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        replace(&web).await
+    };
+    let ((text, _), ()) = tokio::try_join!(held, async { Ok(deny.await?) })?;
+    ensure!(text == "b'x'\nreset", "what is denied ends: {text}");
+    let (_, code) = shell(&sandbox, "timeout 20 getent hosts echo.host").await?;
+    ensure!(code == Some(2), "{code:?}");
+    ensure!(shell(&sandbox, get).await? == ("hello".into(), Some(0)));
+    replace("").await?;
+    let (_, code) = shell(&sandbox, get).await?;
+    ensure!(code == Some(6), "nothing resolves: {code:?}");
+    sandbox.stop().await?;
+
+    let without = fixture.small().start().await?;
+    let refused = without.replace_policy(NetworkPolicy::new()).await;
+    ensure!(refused.is_err(), "it has no network");
+    without.stop().await?;
     Ok(())
 }
 

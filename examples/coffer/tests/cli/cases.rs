@@ -1,7 +1,7 @@
 //! The tests.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
@@ -45,6 +45,10 @@ const WITH_GUEST: &[(&str, Run)] = &[
     (
         "cli::directories_beside_the_workspace_are_shared",
         directories_beside_the_workspace_are_shared,
+    ),
+    (
+        "cli::a_policy_that_changes_decides_from_then_on",
+        a_policy_that_changes_decides_from_then_on,
     ),
     ("cli::timeout_ends_the_command", timeout_ends_the_command),
     (
@@ -496,6 +500,49 @@ fn directories_beside_the_workspace_are_shared() -> Result<()> {
             .arg(path("output/result")),
     )?;
     ensure!(without.stdout == "done\n", "{without:?}");
+    Ok(())
+}
+
+fn a_policy_that_changes_decides_from_then_on() -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let policy = place.path().join("policy.toml");
+    // Nobody answers there; a name is all that is asked for.
+    let allowing = "[[service]]\nname = \"web.host\"\naddress = \"127.0.0.1:9\"\n";
+    fs::write(&policy, allowing)?;
+    let script = "getent hosts web.host >/dev/null && echo there; \
+        for turn in $(seq 600); do getent hosts web.host >/dev/null || { echo gone; exit; }; sleep 0.1; done";
+    let mut child = coffer(["run", "--policy"])
+        .arg(&policy)
+        .args(["--", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut output = BufReader::new(child.stdout.take().context("no output")?);
+    let mut line = String::new();
+    output.read_line(&mut line)?;
+    ensure!(line == "there\n", "{line:?}");
+    // One that is none changes nothing.
+    fs::write(&policy, "[[allow]]\nhost = \"*\"\n")?;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let next = place.path().join("next");
+    fs::write(&next, "")?;
+    fs::rename(&next, &policy)?;
+    line.clear();
+    output.read_line(&mut line)?;
+    let ended = child.wait_with_output()?;
+    let told = String::from_utf8(ended.stderr)?;
+    ensure!(
+        line == "gone\n" && ended.status.success(),
+        "{line:?} {told}"
+    );
+    ensure!(
+        told.contains("coffer: the policy stays as it was: "),
+        "{told}"
+    );
+    ensure!(
+        told.contains("coffer: another policy decides now"),
+        "{told}"
+    );
     Ok(())
 }
 
