@@ -10,7 +10,7 @@ use cofferdam_fuzz::Input;
 use cofferdam_fuzz::net::{self, Far, Segment};
 use libfuzzer_sys::fuzz_target;
 use netproxy::egress::Gate;
-use netproxy::http::{self, Authority, Judge, Refused};
+use netproxy::http::{self, Authority, Denied, Judge, Refused};
 use netproxy::relay::{Meter, Metered};
 use netproxy::{DroppedFrame, GuestStream, HostName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,7 +31,10 @@ struct Rules {
 impl Judge for Rules {
     fn permit(&self, method: &str, path: &str) -> Result<(), Refused> {
         if path.starts_with("/secret") || !["GET", "POST"].contains(&method) {
-            return Err(Refused::Policy(String::new()));
+            return Err(Refused::Policy(Denied {
+                reason: String::new(),
+                rule: None,
+            }));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ pub mod first_bytes;
 mod frame;
 pub mod gateway;
 pub mod http;
+mod json;
 pub mod link;
 pub mod name;
 pub mod names;

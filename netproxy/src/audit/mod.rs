@@ -29,7 +29,6 @@
 //! | `records` | how many were lost |
 
 mod chain;
-mod json;
 mod log;
 mod record;
 mod time;

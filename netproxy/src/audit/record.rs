@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::json::{Object, bounded};
 use super::time::rfc3339;
+use crate::json::{Object, bounded};
 use crate::policy::Scheme;
 use crate::proxy::{Denial, Destination, Flow, Request, RuleText, Ruling};
 use crate::relay::Carried;

@@ -1,8 +1,8 @@
 //! Which host a request is for, and what belongs to one connection only.
 
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, CONNECTION, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::uri;
 use hyper::{Request, Version};
@@ -59,6 +59,19 @@ fn values<'a>(headers: &'a HeaderMap, names: &'static [&str]) -> impl Iterator<I
     };
     let all = headers.iter().filter(move |(name, _)| is_one(name));
     all.map(|(_, value)| value.to_str().map_or("", str::trim))
+}
+
+/// Whether whoever asks would rather have JSON than text: it names that, which browsers and curl do not.
+pub(super) fn takes_json(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter();
+    let mut named = accepted.filter_map(|value| value.to_str().ok());
+    named.any(|value| {
+        let mut kinds = value.split(',').map(|kind| kind.split(';').next());
+        kinds.any(|kind| {
+            let kind = kind.unwrap_or_default().trim().to_ascii_lowercase();
+            kind == "application/json" || kind.ends_with("+json")
+        })
+    })
 }
 
 /// Whether all that a request says of its host is `authority`.

@@ -25,6 +25,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use crate::json::Object;
 use crate::name::HostName;
 use crate::relay::Metered;
 use crate::stack::GuestStream;
@@ -34,6 +35,10 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Most bytes of a message's head.
 const MAX_HEAD: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
+/// Most bytes of a text in an answer of ours.
+const MAX_SAID: usize = 4 << 10;
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -54,10 +59,19 @@ pub enum Refused {
     OtherHost,
     /// It asks for something that only proxies do, or that changes what the connection is.
     Method,
-    /// The policy does not allow it. The text is for the person who could change that: which rule would allow it.
-    Policy(String),
-    /// There were as many requests as the policy allows in a minute, or connections. The text says which rule it is.
-    Quota(String),
+    /// The policy does not allow it.
+    Policy(Denied),
+    /// There were as many requests as the policy allows in a minute, or connections.
+    Quota(Denied),
+}
+
+/// What a person needs to know who could change the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// Why, in a line.
+    pub reason: String,
+    /// The rule that would allow it, or the one whose quota is used up, in TOML, and where that one is.
+    pub rule: Option<String>,
 }
 
 impl fmt::Display for Refused {
@@ -65,7 +79,7 @@ impl fmt::Display for Refused {
         f.write_str(match self {
             Self::OtherHost => "a request for another host than the connection is to",
             Self::Method => "a request that only proxies answer",
-            Self::Policy(why) | Self::Quota(why) => why,
+            Self::Policy(denied) | Self::Quota(denied) => &denied.reason,
         })
     }
 }
@@ -137,13 +151,14 @@ struct Gate<J> {
 
 impl<J: Judge> Gate<J> {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let takes_json = headers::takes_json(request.headers());
         let request = match self.admit(request) {
             Ok(request) => request,
             Err(refused) => {
                 if !matches!(refused, Refused::Policy(_) | Refused::Quota(_)) {
                     self.judge.misdirected(&refused);
                 }
-                return refusal(&refused, &self.authority);
+                return refusal(&refused, &self.authority, takes_json);
             }
         };
         match self.pass_on(request).await {
@@ -244,35 +259,47 @@ impl Authority {
     }
 }
 
-fn refusal(refused: &Refused, authority: &Authority) -> Response<Body> {
-    let (status, why) = match refused {
+/// What the guest is told, as text, or as JSON if it takes that: `error`, `destination`, `reason` and, where there is one, `rule`.
+fn refusal(refused: &Refused, authority: &Authority, takes_json: bool) -> Response<Body> {
+    let (status, error) = match refused {
         Refused::OtherHost => (
             StatusCode::MISDIRECTED_REQUEST,
-            format!(
-                "this connection is to {}:{}, the request is not",
-                authority.name, authority.port
-            ),
+            "this connection is to another host than the request",
         ),
-        Refused::Method => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            "this is no proxy".to_owned(),
-        ),
-        Refused::Quota(rule) => (
+        Refused::Method => (StatusCode::METHOD_NOT_ALLOWED, "this is no proxy"),
+        Refused::Quota(_) => (
             StatusCode::TOO_MANY_REQUESTS,
-            format!(
-                "the sandbox's policy allows no more of these requests to {}:{} now\n{rule}",
-                authority.name, authority.port
-            ),
+            "the sandbox's policy allows no more of these requests now",
         ),
-        Refused::Policy(rule) => (
+        Refused::Policy(_) => (
             StatusCode::FORBIDDEN,
-            format!(
-                "the sandbox's policy denies this request to {}:{}\n{rule}",
-                authority.name, authority.port
-            ),
+            "the sandbox's policy denies this request",
         ),
     };
-    text(status, &why)
+    let destination = format!("{}:{}", authority.name, authority.port);
+    let rule = match refused {
+        Refused::Policy(denied) => denied.rule.as_ref().map(|rule| ("to allow it, add", rule)),
+        Refused::Quota(denied) => denied.rule.as_ref().map(|rule| ("the rule", rule)),
+        Refused::OtherHost | Refused::Method => None,
+    };
+    if takes_json {
+        let mut object = Object::new();
+        object.text("error", error, MAX_SAID);
+        object.text("destination", &destination, MAX_SAID);
+        object.text("reason", &refused.to_string(), MAX_SAID);
+        if let Some((_, rule)) = rule {
+            object.text("rule", rule, MAX_SAID);
+        }
+        return said(status, JSON, format!("{}\n", object.end()));
+    }
+    let rule = rule.map(|(what, rule)| format!("{what}: {rule}\n"));
+    text(
+        status,
+        &format!(
+            "{error} ({destination}): {refused}\n{}",
+            rule.unwrap_or_default()
+        ),
+    )
 }
 
 fn failure(problem: &Problem) -> Response<Body> {
@@ -280,13 +307,15 @@ fn failure(problem: &Problem) -> Response<Body> {
 }
 
 fn text(status: StatusCode, text: &str) -> Response<Body> {
-    let body = Full::from(format!("cofferdam: {text}\n"))
-        .map_err(|never| match never {})
-        .boxed();
+    said(status, TEXT, format!("cofferdam: {}\n", text.trim_end()))
+}
+
+fn said(status: StatusCode, kind: &'static str, body: String) -> Response<Body> {
+    let body = Full::from(body).map_err(|never| match never {}).boxed();
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 

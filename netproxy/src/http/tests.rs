@@ -24,7 +24,10 @@ struct Rules(SocketAddr);
 impl Judge for Rules {
     fn judge(&self, method: &str, path: &str) -> Result<(), Refused> {
         if path.starts_with("/secret") || !["GET", "POST"].contains(&method) {
-            return Err(Refused::Policy(format!("allow {method} {path}")));
+            return Err(Refused::Policy(Denied {
+                reason: "no rule".into(),
+                rule: Some(format!("allow {method} {path}")),
+            }));
         }
         Ok(())
     }
@@ -237,6 +240,39 @@ fn every_request_on_a_connection_is_judged() {
             .all(|head| !head.contains("secret") && head.contains("host: a.example")),
         "{seen:?}"
     );
+}
+
+#[test]
+fn a_refusal_is_json_for_who_takes_that() {
+    let (address, _told) = server();
+    let mut guest = guest(address);
+    let connection = connect(&mut guest);
+    for (accept, is_json) in [
+        ("application/json", true),
+        ("text/html, Application/JSON; q=0.5", true),
+        ("application/problem+json", true),
+        ("*/*", false),
+        (
+            "text/html,application/xhtml+xml,application/xml;q=0.9",
+            false,
+        ),
+    ] {
+        let request =
+            format!("GET /secret/\"x HTTP/1.1\r\nHost: a.example\r\nAccept: {accept}\r\n\r\n");
+        assert!(guest.send(connection, request.as_bytes()));
+        let answer = read_answer(&mut guest, connection);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 403 "), "{answer}");
+        assert_eq!(head.contains("application/json"), is_json, "{answer}");
+        if is_json {
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body["destination"], "a.example:80");
+            assert_eq!(body["reason"], "no rule");
+            assert_eq!(body["rule"], "allow GET /secret/\"x");
+        } else {
+            assert!(body.contains("a.example:80") && body.contains("allow GET /secret/\"x"));
+        }
+    }
 }
 
 /// One answer whose length it says.

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{Flow, Proxy, Request, Ruling, Running, Target, Why};
 use crate::dial::Resolver;
-use crate::http::{self, Authority, Judge, Refused};
+use crate::http::{self, Authority, Denied, Judge, Refused};
 use crate::policy::{Decision, Engine, Host, Scheme, Verdict};
 use crate::quota;
 use crate::relay::{Meter, Metered};
@@ -66,9 +66,12 @@ impl<R: Resolver + 'static> Judge for ByPolicy<R> {
         let charged = quota::count_request(&tallies, Instant::now())
             .and_then(|()| self.meter.charge(tallies));
         if let Err(spent) = charged {
-            let why = format!("{spent}\n{}: {}", spent.place, spent.rule);
+            let denied = Denied {
+                reason: spent.to_string(),
+                rule: Some(format!("{}: {}", spent.place, spent.rule)),
+            };
             self.tell(Some((method, target)), Why::Quota(spent));
-            return Err(Refused::Quota(why));
+            return Err(Refused::Quota(denied));
         }
         let request = Request::new(method, target);
         let ruling = Ruling::of(&decision);
@@ -82,11 +85,10 @@ impl<R: Resolver + 'static> Judge for ByPolicy<R> {
             return Ok(());
         };
         let rule = self.tell(Some((method, target)), Why::Policy(reason));
-        let how = rule.map(|rule| format!("; to allow it, add: {rule}"));
-        Err(Refused::Policy(format!(
-            "{reason}{}",
-            how.unwrap_or_default()
-        )))
+        Err(Refused::Policy(Denied {
+            reason: reason.to_string(),
+            rule,
+        }))
     }
 
     fn misdirected(&self, refused: &Refused) {

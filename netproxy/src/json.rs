@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 /// An object that is being written.
-pub(super) struct Object(String);
+pub(crate) struct Object(String);
 
 impl Object {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self("{".to_owned())
     }
 
@@ -19,19 +19,19 @@ impl Object {
     }
 
     /// A member with a text of which at most `most` bytes are kept.
-    pub(super) fn text(&mut self, key: &str, text: &str, most: usize) {
+    pub(crate) fn text(&mut self, key: &str, text: &str, most: usize) {
         self.key(key);
         self.string(&bounded(text, most));
     }
 
     /// A member with a number.
-    pub(super) fn number(&mut self, key: &str, number: u64) {
+    pub(crate) fn number(&mut self, key: &str, number: u64) {
         self.key(key);
         // Writing to a text does not fail.
         let _ = write!(self.0, "{number}");
     }
 
-    pub(super) fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         self.0.push('}');
         self.0
     }
@@ -56,7 +56,7 @@ impl Object {
 }
 
 /// `text`, or its beginning and a mark, in at most `most` bytes.
-pub(super) fn bounded(text: &str, most: usize) -> String {
+pub(crate) fn bounded(text: &str, most: usize) -> String {
     const MARK: &str = "...";
     if text.len() <= most {
         return text.to_owned();
