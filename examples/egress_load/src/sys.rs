@@ -1,5 +1,5 @@
-//! The one call that the standard library does not have: which network device a descriptor is.
-#![expect(unsafe_code, reason = "ioctl of TUN devices")]
+//! What the standard library does not have: which network device a descriptor is, and how the C library gets memory.
+#![expect(unsafe_code, reason = "ioctl of TUN devices, mallopt")]
 
 use std::fs::File;
 use std::io;
@@ -30,6 +30,15 @@ pub(crate) fn open_tap(name: &str, has_header: bool) -> io::Result<File> {
         check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) })?;
     }
     Ok(file)
+}
+
+/// As a sandbox's egress worker has it.
+pub(crate) fn keep_large_buffers_apart() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no other thread allocates meanwhile, which is all that glibc asks for.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+    }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

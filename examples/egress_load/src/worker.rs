@@ -16,8 +16,11 @@ use netproxy::proxy::{Denial, Flow, Observer, Proxy, Request, Ruling};
 use netproxy::relay::Carried;
 use netproxy::{DroppedFrame, HostName, egress};
 
+use crate::sys;
+
 /// Serves one machine.
 pub(crate) fn run(socket: &Path, services: &[String]) -> Result<()> {
+    sys::keep_large_buffers_apart();
     let engine = engine(services)?;
     let listener = UnixListener::bind(socket)?;
     let (link, _) = listener.accept()?;

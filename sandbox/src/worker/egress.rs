@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Reporter;
 use super::confine::{self, NotConfined};
+use super::memory;
 use super::told::Told;
 use crate::control::{self, Order, Report, StartFailure};
 use crate::network;
@@ -38,6 +39,7 @@ pub(super) fn work(
 ) -> Result<(), StartFailure> {
     let host = |error: &dyn std::fmt::Display| StartFailure::new(Fault::Host, error);
     confine::single_threaded().map_err(|error| StartFailure::new(Fault::Caller, error))?;
+    memory::keep_large_buffers_apart();
     let engine = engine(plan, &mut files)?;
     // It reads the host's settings, so before there are no files any more.
     let resolver = Upstream::of_the_host();

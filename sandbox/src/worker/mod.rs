@@ -5,6 +5,7 @@
 
 mod confine;
 mod egress;
+mod memory;
 mod told;
 
 use std::io::{self, Read as _};
