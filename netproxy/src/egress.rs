@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use smoltcp::time::Instant;
 use tokio::task::LocalSet;
@@ -14,6 +15,8 @@ use crate::tcp::MAX_WAITING;
 
 /// Room for what the machine sent: several of the longest records, so that one call takes many.
 const BUFFER_LEN: usize = 4 * (LENGTH_LEN + LONGEST_RECORD);
+/// How long it is looked out for the guest before the process sleeps.
+const PATIENCE: Duration = Duration::from_micros(50);
 /// With this much waiting for the guest, nothing more is taken from it: its segments are answered.
 const MAX_ANSWERS: usize = 2 * MAX_WAITING;
 
@@ -129,10 +132,28 @@ impl<L: Link, G: Gate + 'static> Session<L, G> {
             // What had to wait for room may go on when all was sent: nobody else tells of it.
             if self.stack.can_send() {
                 tokio::task::yield_now().await;
+            } else if self.look_out().await? {
+                if !self.read()? {
+                    return Ok(());
+                }
             } else if !self.wait(next).await? {
                 return Ok(());
             }
         }
+    }
+
+    /// Looks out for what the machine sends next, for a moment: who asks one thing after the other would otherwise wait for a processor to wake
+    /// up, each time.
+    async fn look_out(&self) -> io::Result<bool> {
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < PATIENCE && self.stack.waiting() == 0 && !self.stack.can_send() {
+            tokio::select! {
+                biased;
+                ready = self.link.readable() => return ready.map(|()| true),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Waits until there is something to do, and takes what the machine sent. False: it sends no more.

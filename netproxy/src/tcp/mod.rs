@@ -20,9 +20,6 @@ use wire::Wire;
 
 pub(crate) use wire::MAX_WAITING;
 
-/// Bytes that wait for the guest, and as many that wait for the other side. The pages of an idle connection's are not touched; with every
-/// connection's full it is half a gibibyte.
-const BUFFER_LEN: usize = 256 << 10;
 /// A guest that does not acknowledge for so long is gone.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
@@ -38,10 +35,11 @@ pub(crate) struct Connection {
 impl Connection {
     /// Takes the segment that opens a connection. The guest hears nothing of it until [`Self::accept`] or [`Self::abort`].
     ///
-    /// `seed` makes the first sequence number; it must not be guessable (RFC 6528).
+    /// At most `room` bytes wait for the guest, and as many for the other side. `seed` makes the first sequence number; it must not be guessable (RFC 6528).
     pub(crate) fn open(
         to: SocketAddrV4,
         offloads: Offloads,
+        room: usize,
         seed: u64,
         now: Instant,
         outbox: &mut Outbox<'_>,
@@ -55,8 +53,8 @@ impl Connection {
             let _ = addresses.push(IpCidr::new((*to.ip()).into(), 0));
         });
         let mut socket = Socket::new(
-            SocketBuffer::new(vec![0; BUFFER_LEN]),
-            SocketBuffer::new(vec![0; BUFFER_LEN]),
+            SocketBuffer::new(vec![0; room]),
+            SocketBuffer::new(vec![0; room]),
         );
         socket.pause_synack(true);
         socket.set_nagle_enabled(false);
