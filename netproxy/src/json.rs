@@ -1,57 +1,41 @@
-//! One JSON object on one line, in printable ASCII.
+//! JSON on one line, in printable ASCII.
 
-use std::fmt::Write as _;
+use std::io;
 
-/// An object that is being written.
-pub(crate) struct Object(String);
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::Formatter;
 
-impl Object {
-    pub(crate) fn new() -> Self {
-        Self("{".to_owned())
-    }
+/// `value` as one line, without a break. All that is not printable ASCII is escaped, so that nothing acts on a terminal, breaks a line or reorders
+/// it.
+pub(crate) fn line(value: &impl Serialize) -> String {
+    let mut line = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut line, Ascii);
+    // Texts and numbers can be written, and a vector takes them.
+    drop(value.serialize(&mut serializer));
+    String::from_utf8(line).unwrap_or_default()
+}
 
-    fn key(&mut self, key: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        self.string(key);
-        self.0.push(':');
-    }
+struct Ascii;
 
-    /// A member with a text of which at most `most` bytes are kept.
-    pub(crate) fn text(&mut self, key: &str, text: &str, most: usize) {
-        self.key(key);
-        self.string(&bounded(text, most));
-    }
-
-    /// A member with a number.
-    pub(crate) fn number(&mut self, key: &str, number: u64) {
-        self.key(key);
-        // Writing to a text does not fail.
-        let _ = write!(self.0, "{number}");
-    }
-
-    pub(crate) fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
-    }
-
-    /// `text` as a JSON string (RFC 8259, section 7). All that is not printable ASCII is escaped, so that nothing acts on a terminal,
-    /// breaks a line or reorders it.
-    fn string(&mut self, text: &str) {
-        self.0.push('"');
-        for character in text.chars() {
-            match character {
-                '"' | '\\' => self.0.extend(['\\', character]),
-                ' '..='~' => self.0.push(character),
-                _ => {
-                    for unit in character.encode_utf16(&mut [0; 2]) {
-                        let _ = write!(self.0, "\\u{unit:04x}");
-                    }
-                }
+impl Formatter for Ascii {
+    /// What is not escaped by JSON anyway.
+    fn write_string_fragment<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut units = [0; 2];
+        for character in fragment.chars() {
+            if matches!(character, ' '..='~') {
+                write!(writer, "{character}")?;
+                continue;
+            }
+            for unit in character.encode_utf16(&mut units) {
+                write!(writer, "\\u{unit:04x}")?;
             }
         }
-        self.0.push('"');
+        Ok(())
     }
 }
 
@@ -63,4 +47,23 @@ pub(crate) fn bounded(text: &str, most: usize) -> String {
     }
     let kept = text.floor_char_boundary(most.saturating_sub(MARK.len()));
     format!("{}{MARK}", text.get(..kept).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_text_is_printable_and_comes_back() {
+        for (text, expected) in [
+            ("plain ~", r#""plain ~""#),
+            ("a\"\\b", r#""a\"\\b""#),
+            ("\u{1b}\n\u{7f}", r#""\u001b\n\u007f""#),
+            ("ü\u{202e}x\u{10ffff}", r#""\u00fc\u202ex\udbff\udfff""#),
+            ("", r#""""#),
+        ] {
+            assert_eq!(line(&text), expected);
+            assert_eq!(serde_json::from_str::<String>(expected).unwrap(), text);
+        }
+    }
 }

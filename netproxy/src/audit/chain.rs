@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::record::MAX_LINE;
 
 /// What every line begins with; the digest of the line before follows.
-pub(super) const BEGIN: &str = "{\"prev\":\"";
+const BEGIN: &str = "{\"prev\":\"";
 
 /// A line's SHA-256. Displays in hexadecimal, and is read from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::chain::{BEGIN, Digest};
+use super::chain::Digest;
 use super::record::{Event, Record};
 
 /// Where lines go.
@@ -110,16 +110,6 @@ impl<S: Store> Log<S> {
 }
 
 impl Record {
-    /// The record as a line, without its break, that continues the line with the digest `prev`.
-    #[must_use]
-    pub fn line(&self, prev: &Digest, sandbox: &str) -> String {
-        let rest = self.members(sandbox);
-        format!(
-            "{BEGIN}{prev}\",{}",
-            rest.strip_prefix('{').unwrap_or(&rest)
-        )
-    }
-
     /// For how many records it stands.
     const fn weight(&self) -> u64 {
         match self.event {

@@ -31,7 +31,6 @@
 mod chain;
 mod log;
 mod record;
-mod time;
 
 pub use chain::{BrokenChain, Digest, Fault, Verified, is_record, verify};
 pub use log::{Log, Store};

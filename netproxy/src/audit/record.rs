@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::time::rfc3339;
-use crate::json::{Object, bounded};
+use super::chain::Digest;
+use crate::json::{self, bounded};
 use crate::policy::Scheme;
 use crate::proxy::{Denial, Destination, Flow, Request, RuleText, Ruling};
 use crate::relay::Carried;
@@ -74,6 +75,7 @@ pub enum Event {
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It was let through.
     Allow,
@@ -173,44 +175,87 @@ impl Record {
         self
     }
 
-    /// All of it but what binds it to the line before, as an object.
-    pub(super) fn members(&self, sandbox: &str) -> String {
-        let mut object = Object::new();
-        object.text("time", &rfc3339(self.time), LONGEST_TEXT);
-        object.text("sandbox", sandbox, LONGEST_TEXT);
-        object.text("event", self.event.name(), LONGEST_TEXT);
-        if let Some(flow) = self.flow {
-            object.number("flow", flow);
-        }
-        let (method, path) = match &self.request {
-            Some((method, path)) => (Some(&**method), Some(&**path)),
-            None => (None, None),
+    /// The record as a line, without its break, that continues the line with the digest `prev`.
+    #[must_use]
+    pub fn line(&self, prev: &Digest, sandbox: &str) -> String {
+        // It came from another process: its texts are bounded here, whatever that did.
+        let text = |text: &Option<String>| Some(bounded(text.as_ref()?, LONGEST_TEXT));
+        let (sent, received, ms) = match self.event {
+            Event::Ended { sent, received, ms } => (Some(sent), Some(received), Some(ms)),
+            _ => (None, None, None),
         };
-        let scheme = self.scheme.map(|scheme| scheme.to_string());
-        let address = self.address.map(|address| address.to_string());
-        if let Some(host) = &self.host {
-            object.text("host", host, LONGEST_TEXT);
-        }
-        if let Some(port) = self.port {
-            object.number("port", port.into());
-        }
-        for (key, text, most) in [
-            ("scheme", scheme.as_deref(), LONGEST_TEXT),
-            ("address", address.as_deref(), LONGEST_TEXT),
-            ("method", method, LONGEST_TEXT),
-            ("path", path, LONGEST_PATH),
-            ("verdict", self.verdict.map(Verdict::name), LONGEST_TEXT),
-            ("reason", self.reason.as_deref(), LONGEST_TEXT),
-            ("rule", self.rule.as_deref(), LONGEST_PATH),
-            ("from", self.from.as_deref(), LONGEST_TEXT),
-        ] {
-            if let Some(text) = text {
-                object.text(key, text, most);
-            }
-        }
-        self.event.numbers(&mut object);
-        object.end()
+        let request = self.request.as_ref();
+        json::line(&Line {
+            prev: prev.to_string(),
+            time: rfc3339(self.time),
+            sandbox: bounded(sandbox, LONGEST_TEXT),
+            event: self.event.name(),
+            flow: self.flow,
+            host: text(&self.host),
+            port: self.port,
+            scheme: self.scheme,
+            address: self.address,
+            method: request.map(|(method, _)| bounded(method, LONGEST_TEXT)),
+            path: request.map(|(_, path)| bounded(path, LONGEST_PATH)),
+            verdict: self.verdict,
+            reason: text(&self.reason),
+            rule: self.rule.as_ref().map(|rule| bounded(rule, LONGEST_PATH)),
+            from: text(&self.from),
+            sent,
+            received,
+            ms,
+            records: match self.event {
+                Event::Lost { records } => Some(records),
+                _ => None,
+            },
+        })
     }
+}
+
+/// The keys of a line in their order; what is not known is absent.
+#[derive(Serialize)]
+struct Line {
+    prev: String,
+    time: String,
+    sandbox: String,
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheme: Option<Scheme>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<u64>,
+}
+
+/// Milliseconds since 1970 in UTC, as `2026-08-01T12:00:00.000Z`. Beyond the year 9999 it stays there: the form has no other.
+fn rfc3339(since_1970: u64) -> String {
+    let moment = i64::try_from(since_1970).unwrap_or(i64::MAX);
+    let moment = Timestamp::from_millisecond(moment).unwrap_or(Timestamp::MAX);
+    format!("{moment:.3}")
 }
 
 impl Event {
@@ -223,28 +268,6 @@ impl Event {
             Self::Lost { .. } => "lost",
         }
     }
-
-    fn numbers(self, object: &mut Object) {
-        match self {
-            Self::Ended { sent, received, ms } => {
-                object.number("sent", sent);
-                object.number("received", received);
-                object.number("ms", ms);
-            }
-            Self::Lost { records } => object.number("records", records),
-            Self::Opened | Self::Request | Self::Denied => {}
-        }
-    }
-}
-
-impl Verdict {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Audit => "audit",
-            Self::Deny => "deny",
-        }
-    }
 }
 
 fn bounded_request(request: &Request) -> (String, String) {
@@ -252,4 +275,24 @@ fn bounded_request(request: &Request) -> (String, String) {
         bounded(request.method(), LONGEST_TEXT),
         bounded(request.path(), LONGEST_PATH),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_one_form() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_234_567_890_123, "2009-02-13T23:31:30.123Z"),
+        ] {
+            assert_eq!(rfc3339(ms), text);
+        }
+        for ms in [u64::MAX, u64::MAX / 2] {
+            let text = rfc3339(ms);
+            assert!(text.starts_with("9999-12-3") && text.len() == 24, "{text}");
+        }
+    }
 }

@@ -24,8 +24,9 @@ use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 
-use crate::json::Object;
+use crate::json;
 use crate::name::HostName;
 use crate::relay::Metered;
 use crate::stack::GuestStream;
@@ -35,8 +36,6 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Most bytes of a message's head.
 const MAX_HEAD: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
-/// Most bytes of a text in an answer of ours.
-const MAX_SAID: usize = 4 << 10;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -259,7 +258,17 @@ impl Authority {
     }
 }
 
-/// What the guest is told, as text, or as JSON if it takes that: `error`, `destination`, `reason` and, where there is one, `rule`.
+/// What the guest is told in JSON.
+#[derive(Serialize)]
+struct Said<'a> {
+    error: &'a str,
+    destination: &'a str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+}
+
+/// What the guest is told, as text, or as JSON if it takes that.
 fn refusal(refused: &Refused, authority: &Authority, takes_json: bool) -> Response<Body> {
     let (status, error) = match refused {
         Refused::OtherHost => (
@@ -283,14 +292,13 @@ fn refusal(refused: &Refused, authority: &Authority, takes_json: bool) -> Respon
         Refused::OtherHost | Refused::Method => None,
     };
     if takes_json {
-        let mut object = Object::new();
-        object.text("error", error, MAX_SAID);
-        object.text("destination", &destination, MAX_SAID);
-        object.text("reason", &refused.to_string(), MAX_SAID);
-        if let Some((_, rule)) = rule {
-            object.text("rule", rule, MAX_SAID);
-        }
-        return said(status, JSON, format!("{}\n", object.end()));
+        let said_of = Said {
+            error,
+            destination: &destination,
+            reason: &refused.to_string(),
+            rule: rule.map(|(_, rule)| rule.as_str()),
+        };
+        return said(status, JSON, format!("{}\n", json::line(&said_of)));
     }
     let rule = rule.map(|(what, rule)| format!("{what}: {rule}\n"));
     text(
