@@ -11,8 +11,8 @@ use cofferdam_fuzz::Input;
 use cofferdam_fuzz::net::{self, Segment};
 use libfuzzer_sys::fuzz_target;
 use netproxy::dial::Resolver;
-use netproxy::policy::{Abilities, Engine, Layers};
-use netproxy::proxy::{Denial, Flow, Observer, Proxy, Request, Ruling};
+use netproxy::policy::{Abilities, Decision, Engine, Layers};
+use netproxy::proxy::{Denial, Flow, Observer, Proxy};
 use netproxy::relay::Carried;
 use netproxy::{DroppedFrame, HostAddresses, HostName};
 
@@ -36,7 +36,7 @@ impl Observer for Counts {
         panic!("{} was reached", flow.destination)
     }
 
-    fn requested(&self, _: &Flow, _: &Request, _: &Ruling) {}
+    fn requested(&self, _: &Flow, _: (&str, &str), _: &Decision<'_>) {}
 
     fn ended(&self, _: &Flow, _: Carried, _: Duration) {}
 

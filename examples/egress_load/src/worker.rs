@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result};
 use netproxy::address::HostAddresses;
 use netproxy::dial::Resolver;
 use netproxy::gateway::Network;
-use netproxy::policy::{Abilities, Engine, Layers, Origin, Policy};
-use netproxy::proxy::{Denial, Flow, Observer, Proxy, Request, Ruling};
+use netproxy::policy::{Abilities, Decision, Engine, Layers, Origin, Policy};
+use netproxy::proxy::{Denial, Flow, Observer, Proxy};
 use netproxy::relay::Carried;
 use netproxy::{DroppedFrame, HostName, egress};
 
@@ -70,7 +70,7 @@ impl Observer for Nobody {
 
     fn opened(&self, _: &Flow) {}
 
-    fn requested(&self, _: &Flow, _: &Request, _: &Ruling) {}
+    fn requested(&self, _: &Flow, _: (&str, &str), _: &Decision<'_>) {}
 
     fn ended(&self, _: &Flow, _: Carried, _: Duration) {}
 

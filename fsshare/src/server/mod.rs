@@ -44,7 +44,7 @@ use self::quota::Usage;
 use self::refusals::Refusals;
 use self::scratch::{Answer, Pool, Scratch};
 use self::session::Session;
-use crate::abi::{self, Operation, ParseError, Request, wire};
+use crate::abi::{Operation, Request, wire};
 use crate::changes::{self, Journal, Origins};
 use crate::errno::Errno;
 use crate::handle::OwnedHandle;
@@ -177,17 +177,11 @@ impl Server {
     /// # Errors
     /// [`Error::Request`], [`Error::NoRoom`] or [`Error::Transfer`]: there is no reply. The server is as good as before.
     pub fn handle(&self, request: &mut dyn Reader, reply: &mut dyn Writer) -> Result<usize, Error> {
-        let mut buffers = self.pool.take();
-        let outcome = buffers
-            .gather(request, longest_request(self.max_transfer))
-            .and_then(|(gathered, scratch)| {
-                match abi::parse_without(gathered.bytes, gathered.left) {
-                    Ok(parsed) => self.answer(&parsed, request, scratch, reply),
-                    Err(malformed) => refuse(malformed, scratch, reply),
-                }
-            });
-        self.pool.give(buffers);
-        outcome
+        let most = longest_request(self.max_transfer);
+        self.pool
+            .serve(request, most, reply, |parsed, content, scratch, reply| {
+                self.answer(parsed, content, scratch, reply)
+            })
     }
 
     /// Ends the session and lets go of everything that the guest held, as DESTROY does. For a transport whose driver went away
@@ -414,17 +408,6 @@ fn longest_request(max_transfer: u32) -> usize {
         .unwrap_or(usize::MAX)
         .max(LONGEST_XATTR)
         .saturating_add(REQUEST_OVERHEAD)
-}
-
-/// Answers what is no request.
-fn refuse(
-    malformed: ParseError,
-    scratch: &mut Scratch,
-    reply: &mut dyn Writer,
-) -> Result<usize, Error> {
-    scratch.reset(reply.available());
-    let (unique, errno) = malformed.answer().ok_or(malformed)?;
-    scratch.send(unique, Err(errno), reply)
 }
 
 /// The answer of an operation that says no more than that it is done.

@@ -8,7 +8,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::error::Error;
 use super::handles::OpenFile;
-use crate::abi::{self, OUT_HEADER_LEN};
+use crate::abi::{self, OUT_HEADER_LEN, ParseError, Request};
 use crate::errno::Errno;
 use crate::transfer::{FileReply, Reader, Writer};
 
@@ -121,23 +121,23 @@ impl Scratch {
 
 /// A request as far as it is parsed.
 #[derive(Debug)]
-pub(super) struct Gathered<'a> {
-    pub(super) bytes: &'a [u8],
+struct Gathered<'a> {
+    bytes: &'a [u8],
     /// Bytes that were left in the transport.
-    pub(super) left: usize,
+    left: usize,
 }
 
 /// The buffers for one request.
 #[derive(Debug, Default)]
-pub(super) struct Buffers {
+struct Buffers {
     request: Vec<u8>,
-    pub(super) scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Buffers {
     /// Copies the request out of the transport, but for what is to go into a file. It has `most` bytes at most: a longer one is cut and
     /// fails its length check.
-    pub(super) fn gather(
+    fn gather(
         &mut self,
         reader: &mut dyn Reader,
         most: usize,
@@ -171,7 +171,34 @@ impl Buffers {
 pub(super) struct Pool(Mutex<Vec<Buffers>>);
 
 impl Pool {
-    pub(super) fn take(&self) -> Buffers {
+    /// Takes a request of `most` bytes at most out of `request`, and has it answered into `reply`: by `answer`, which gets what of the content was left in
+    /// the transport, if it is one.
+    pub(super) fn serve(
+        &self,
+        request: &mut dyn Reader,
+        most: usize,
+        reply: &mut dyn Writer,
+        answer: impl FnOnce(
+            &Request<'_>,
+            &mut dyn Reader,
+            &mut Scratch,
+            &mut dyn Writer,
+        ) -> Result<usize, Error>,
+    ) -> Result<usize, Error> {
+        let mut buffers = self.take();
+        let outcome = buffers
+            .gather(request, most)
+            .and_then(|(gathered, scratch)| {
+                match abi::parse_without(gathered.bytes, gathered.left) {
+                    Ok(parsed) => answer(&parsed, request, scratch, reply),
+                    Err(malformed) => refuse(malformed, scratch, reply),
+                }
+            });
+        self.give(buffers);
+        outcome
+    }
+
+    fn take(&self) -> Buffers {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -179,10 +206,21 @@ impl Pool {
             .unwrap_or_default()
     }
 
-    pub(super) fn give(&self, buffers: Buffers) {
+    fn give(&self, buffers: Buffers) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(buffers);
     }
+}
+
+/// Answers what is no request.
+fn refuse(
+    malformed: ParseError,
+    scratch: &mut Scratch,
+    reply: &mut dyn Writer,
+) -> Result<usize, Error> {
+    scratch.reset(reply.available());
+    let (unique, errno) = malformed.answer().ok_or(malformed)?;
+    scratch.send(unique, Err(errno), reply)
 }

@@ -19,8 +19,9 @@ pub trait Observer {
     /// A connection was let through.
     fn opened(&self, flow: &Flow);
 
-    /// A request of plain HTTP was let through on a connection.
-    fn requested(&self, flow: &Flow, request: &Request, ruling: &Ruling);
+    /// A request of plain HTTP, of this method and target, was let through on a connection. Nothing is made of it before somebody wants it: there
+    /// are many.
+    fn requested(&self, flow: &Flow, request: (&str, &str), decision: &Decision<'_>);
 
     /// Something was denied, or could not be done.
     fn denied(&self, denial: &Denial);
@@ -172,7 +173,9 @@ pub struct Ruling {
 }
 
 impl Ruling {
-    pub(super) fn of(decision: &Decision<'_>) -> Self {
+    /// Of what was decided.
+    #[must_use]
+    pub fn of(decision: &Decision<'_>) -> Self {
         Self {
             audited: match decision.verdict {
                 Verdict::Audited(reason) => Some(reason),

@@ -117,17 +117,16 @@ impl<R: Resolver + 'static> Proxy<R> {
             let meter = Meter::default();
             (scheme, self.charge(&decision, &meter).map(|()| meter))
         };
-        let meters: Meters = possible
+        let mut meters: Meters = possible
             .filter(|scheme| schemes.contains(*scheme))
             .map(meter)
             .collect();
-        match meters.iter().all(|(_, meter)| meter.is_err()) {
-            false => Ok(meters),
-            true => Err(meters
-                .into_iter()
-                .find_map(|(_, meter)| meter.err())
-                .map_or(Why::Silent, Why::Quota)),
+        if meters.iter().all(|(_, meter)| meter.is_err())
+            && let Some((_, Err(spent))) = meters.pop()
+        {
+            return Err(Why::Quota(spent));
         }
+        Ok(meters)
     }
 
     /// Counts a connection for the rules that decided. Where each request is judged, it is counted for those that let one through.

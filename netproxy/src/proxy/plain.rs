@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 
-use super::{Flow, Proxy, Request, Ruling, Running, Target, Why};
+use super::{Flow, Proxy, Running, Target, Why};
 use crate::dial::Resolver;
 use crate::http::{self, Authority, Denied, Judge, Refused};
 use crate::policy::{Decision, Engine, Host, Scheme, Verdict};
@@ -59,9 +59,9 @@ struct ByPolicy<R> {
 
 impl<R: Resolver + 'static> Judge for ByPolicy<R> {
     fn judge(&self, method: &str, target: &str) -> Result<(), Refused> {
-        self.permit(method, target)?;
         let engine = self.proxy.engine();
         let decision = self.decide(&engine, method, target);
+        self.check(&decision, method, target)?;
         let tallies = self.proxy.ledger.tallies(&decision);
         let charged = quota::count_request(&tallies, Instant::now())
             .and_then(|()| self.meter.charge(tallies));
@@ -73,22 +73,14 @@ impl<R: Resolver + 'static> Judge for ByPolicy<R> {
             self.tell(Some((method, target)), Why::Quota(spent));
             return Err(Refused::Quota(denied));
         }
-        let request = Request::new(method, target);
-        let ruling = Ruling::of(&decision);
-        self.proxy.observer.requested(&self.flow, &request, &ruling);
+        let observer = &self.proxy.observer;
+        observer.requested(&self.flow, (method, target), &decision);
         Ok(())
     }
 
     fn permit(&self, method: &str, target: &str) -> Result<(), Refused> {
         let engine = self.proxy.engine();
-        let Verdict::Deny(reason) = self.decide(&engine, method, target).verdict else {
-            return Ok(());
-        };
-        let rule = self.tell(Some((method, target)), Why::Policy(reason));
-        Err(Refused::Policy(Denied {
-            reason: reason.to_string(),
-            rule,
-        }))
+        self.check(&self.decide(&engine, method, target), method, target)
     }
 
     fn misdirected(&self, refused: &Refused) {
@@ -106,6 +98,18 @@ impl<R: Resolver + 'static> ByPolicy<R> {
     fn decide<'e>(&self, engine: &'e Engine, method: &str, target: &str) -> Decision<'e> {
         let Target { host, port, .. } = &self.target;
         engine.request(host, *port, Scheme::Http, method, target)
+    }
+
+    /// Whether the request may go by what was decided about it.
+    fn check(&self, decision: &Decision<'_>, method: &str, target: &str) -> Result<(), Refused> {
+        let Verdict::Deny(reason) = decision.verdict else {
+            return Ok(());
+        };
+        let rule = self.tell(Some((method, target)), Why::Policy(reason));
+        Err(Refused::Policy(Denied {
+            reason: reason.to_string(),
+            rule,
+        }))
     }
 
     fn tell(&self, request: Option<(&str, &str)>, why: Why) -> Option<String> {

@@ -37,7 +37,8 @@ impl Observer for Lines {
         drop(self.0.send(format!("{number}: {to} opened by {from}")));
     }
 
-    fn requested(&self, flow: &Flow, request: &Request, _: &Ruling) {
+    fn requested(&self, flow: &Flow, (method, target): (&str, &str), _: &Decision<'_>) {
+        let request = Request::new(method, target);
         drop(self.0.send(format!("{} {request}", flow.destination)));
     }
 

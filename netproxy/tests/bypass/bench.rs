@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use netproxy::dial::DialError;
 use netproxy::gateway::Network;
-use netproxy::policy::{Abilities, Engine, Layers, Origin as From, Policy};
-use netproxy::proxy::{Denial, Flow, Observer, Proxy, Request, Ruling, Why};
+use netproxy::policy::{Abilities, Decision, Engine, Layers, Origin as From, Policy};
+use netproxy::proxy::{Denial, Flow, Observer, Proxy, Why};
 use netproxy::relay::Carried;
 use netproxy::testkit::{self, Connection, Guest};
 use netproxy::{DroppedFrame, HostAddresses, Subnet, egress};
@@ -373,7 +373,7 @@ impl Observer for Tells {
 
     fn opened(&self, _: &Flow) {}
 
-    fn requested(&self, _: &Flow, _: &Request, _: &Ruling) {}
+    fn requested(&self, _: &Flow, _: (&str, &str), _: &Decision<'_>) {}
 
     fn ended(&self, _: &Flow, _: Carried, _: Duration) {
         self.tell(Told::Ended);

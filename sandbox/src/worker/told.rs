@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use netproxy::DroppedFrame;
 use netproxy::audit::Record;
+use netproxy::policy::Decision;
 use netproxy::proxy::{Denial, Flow, Observer, Request, Ruling};
 use netproxy::relay::Carried;
 
@@ -102,8 +103,11 @@ impl Observer for Told {
         self.audit(|now| Record::opened(now, flow));
     }
 
-    fn requested(&self, flow: &Flow, request: &Request, ruling: &Ruling) {
-        self.audit(|now| Record::request(now, flow, request, ruling));
+    fn requested(&self, flow: &Flow, (method, target): (&str, &str), decision: &Decision<'_>) {
+        self.audit(|now| {
+            let request = Request::new(method, target);
+            Record::request(now, flow, &request, &Ruling::of(decision))
+        });
     }
 
     fn denied(&self, denial: &Denial) {

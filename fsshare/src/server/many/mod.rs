@@ -11,8 +11,8 @@ use super::error::Error;
 use super::number::ShareNumber;
 use super::scratch::{Answer, Pool, Scratch};
 use super::session::Session;
-use super::{Server, longest_request, refuse};
-use crate::abi::{self, InitFlags, MAJOR, Operation, ROOT_ID, Request, wire};
+use super::{Server, longest_request};
+use crate::abi::{InitFlags, MAJOR, Operation, ROOT_ID, Request, wire};
 use crate::errno::Errno;
 use crate::transfer::{Reader, Writer};
 
@@ -79,17 +79,11 @@ impl Shares {
     /// # Errors
     /// As [`Server::handle`].
     pub fn handle(&self, request: &mut dyn Reader, reply: &mut dyn Writer) -> Result<usize, Error> {
-        let mut buffers = self.pool.take();
-        let outcome = buffers
-            .gather(request, longest_request(self.session.max_write()))
-            .and_then(|(gathered, scratch)| {
-                match abi::parse_without(gathered.bytes, gathered.left) {
-                    Ok(parsed) => self.answer(&parsed, request, scratch, reply),
-                    Err(malformed) => refuse(malformed, scratch, reply),
-                }
-            });
-        self.pool.give(buffers);
-        outcome
+        let most = longest_request(self.session.max_write());
+        self.pool
+            .serve(request, most, reply, |parsed, content, scratch, reply| {
+                self.answer(parsed, content, scratch, reply)
+            })
     }
 
     /// Ends the session and lets go of everything that the guest held, in all shares, as [`Server::reset`].
