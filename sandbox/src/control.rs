@@ -32,19 +32,19 @@ pub(crate) enum Report {
     Denied(Denied),
     /// A line for the audit log of the network.
     Audit(Box<Record>),
-    /// The order with this number was carried out, or why not.
-    Done(u64, Result<(), String>),
+    /// The oldest order that was not answered yet was carried out, or why not.
+    Done(Result<(), String>),
     /// The machine was not started.
     NotStarted(StartFailure),
     /// The machine ran and has ended.
     Ended(MachineEnd),
 }
 
-/// What the host program tells an egress worker after its plan.
+/// What the host program tells an egress worker after its plan. Each is answered, in their order.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// From now on these layers of a policy decide. Numbered, for the answer.
-    Policy(u64, Vec<Layer>),
+    /// From now on these layers of a policy decide. Before the first of them nothing is served.
+    Policy(Vec<Layer>),
 }
 
 /// Why a worker did not start the machine.
@@ -168,7 +168,7 @@ mod tests {
                 rule: None,
             }),
             Report::Audit(Box::new(Record::lost(17, 4))),
-            Report::Done(3, Err("no".into())),
+            Report::Done(Err("no".into())),
             Report::Ended(MachineEnd::Crash("triple fault".into())),
         ]
     }
@@ -192,7 +192,7 @@ mod tests {
     fn a_policy_of_the_largest_layers_is_one_order() {
         let layer = |whose| Layer {
             whose,
-            origin: "x".repeat(4096),
+            origin: "x".repeat(NetworkPolicy::LONGEST_ORIGIN),
             text: vec![b'#'; NetworkPolicy::LARGEST_LAYER],
         };
         let layers = [
@@ -200,7 +200,7 @@ mod tests {
             PolicyLayer::Sandbox,
             PolicyLayer::Repository,
         ];
-        let order = Order::Policy(7, layers.map(layer).to_vec());
+        let order = Order::Policy(layers.map(layer).to_vec());
         let mut buffer = BytesMut::from(&*encode(&order));
         assert_eq!(decode_order(&mut buffer).unwrap(), Some(order));
         assert!(buffer.is_empty());

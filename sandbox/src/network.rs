@@ -32,6 +32,9 @@ impl NetworkPolicy {
     /// Most bytes of a layer; a longer one is refused.
     pub const LARGEST_LAYER: usize = LARGEST_FILE;
 
+    /// Most bytes of a layer's origin; a longer one is refused.
+    pub const LONGEST_ORIGIN: usize = 4096;
+
     /// Denies everything.
     pub fn new() -> Self {
         Self::default()
@@ -71,6 +74,11 @@ impl NetworkPolicy {
 
     /// Whether it is a policy.
     pub(crate) fn check(&self) -> Result<()> {
+        let mut origins = self.layers.iter().map(|layer| layer.origin.len());
+        if origins.any(|len| len > Self::LONGEST_ORIGIN) {
+            let message = "a policy's origin is longer than a path can be";
+            return Err(Error::Config(message.into()));
+        }
         let layers = self
             .layers
             .iter()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::config::ShareCache;
 
 /// Version of the plan's form; a worker refuses any other.
-pub(crate) const PLAN_VERSION: u32 = 8;
+pub(crate) const PLAN_VERSION: u32 = 9;
 
 /// Most bytes of an encoded plan.
 pub(crate) const MAX_PLAN: usize = 64 * 1024;
@@ -66,8 +66,6 @@ pub(crate) struct EgressPlan {
     pub(crate) version: u32,
     /// Which of the descriptors is what, in the order in which they are sent.
     pub(crate) roles: Vec<Role>,
-    /// Where each layer of the policy was written; their texts come as [`Role::Policy`].
-    pub(crate) policies: Vec<(PolicyLayer, String)>,
     /// Whether every decision is to be told, for a log.
     pub(crate) audit: bool,
 }
@@ -108,10 +106,9 @@ pub(crate) enum Role {
     Agent,
     /// Where the guest's console goes.
     Console,
-    /// The socket to the egress worker; without it there is no network device.
+    /// For the vmm worker the socket over which those to egress workers come, one after the other; without it there is no network device. For the egress
+    /// worker the socket to the vmm worker.
     Network,
-    /// The text of the policy's layer with this number.
-    Policy(usize),
     /// The directory of the share with this number.
     Share(usize),
     /// The directory that takes the guest's changes to that share.

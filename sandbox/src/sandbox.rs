@@ -1,8 +1,10 @@
 //! A running sandbox.
 
+mod network;
 mod supervisor;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +16,8 @@ use crate::changes::{Changed, WorkspaceChanges};
 use crate::config::{GuestFiles, SandboxBuilder};
 use crate::error::{EndReason, Error, Result};
 use crate::host::{
-    AuditState, AuditWriter, Console, Prepared, WorkerProcess, into_tokio, pipe_receiver, prepare,
+    AuditState, AuditWriter, Console, EgressStart, Prepared, WorkerProcess, into_tokio,
+    pipe_receiver, prepare,
 };
 use crate::network::{Denied, MAX_DENIED, NetworkPolicy};
 use crate::protocol::{BootFacts, Configure, Network, Octets};
@@ -22,6 +25,7 @@ use crate::refusal::Refusal;
 use crate::text::{printable, printable_path};
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
 use crate::worker::{WORKER_VARIABLE, WorkerKind};
+use network::GuestNetwork;
 use supervisor::{Supervision, supervise};
 
 /// How long the guest's processes may take to end before a stop kills them.
@@ -44,9 +48,9 @@ pub struct Sandbox {
     facts: BootFacts,
     watched: Watched,
     worker: Option<u32>,
-    egress_worker: Option<u32>,
     changed: Vec<Changed>,
-    supervision: Supervision,
+    network: Option<GuestNetwork>,
+    _supervision: Supervision,
 }
 
 /// What the supervisor and the handle share.
@@ -57,6 +61,8 @@ struct Watched {
     broken: Arc<Mutex<Vec<String>>>,
     refusals: Arc<Mutex<Vec<Refusal>>>,
     denied: Arc<Mutex<Vec<Denied>>>,
+    /// The process id of the egress worker, 0 without one.
+    egress_worker: Arc<AtomicU32>,
     /// The audit log, if there is one.
     audited: Option<AuditState>,
     end: watch::Receiver<Option<End>>,
@@ -97,20 +103,11 @@ impl Sandbox {
         let prepared = prepare_when_free(&config).await?;
         let spawned = monotonic_ns();
         let program = config.worker_program.as_deref();
-        let egress = match &prepared.egress {
-            Some((plan, files)) => Some(WorkerProcess::spawn(
-                program,
-                WorkerKind::Egress,
-                plan,
-                files,
-                0,
-            )?),
-            None => None,
-        };
+        let egress = prepared.egress.as_ref().map(EgressStart::spawn);
+        let egress = egress.transpose()?;
         let (plan, files) = (&prepared.plan, &prepared.files);
         let process = WorkerProcess::spawn(program, WorkerKind::Vmm, plan, files, plan.memory)?;
         let worker = process.id();
-        let egress_worker = egress.as_ref().and_then(WorkerProcess::id);
         let configure = configuration(&config, &prepared);
         let Prepared {
             agent,
@@ -118,32 +115,39 @@ impl Sandbox {
             console_log,
             files,
             changed,
-            egress: egress_files,
+            egress: egress_start,
             audit,
             ..
         } = prepared;
-        // While we held the workers' ends, their streams would not end with them.
-        drop((files, egress_files));
+        // While we held the worker's ends, its streams would not end with it.
+        drop(files);
         let audit = audit.map(AuditWriter::start).transpose()?;
-        let (watched, supervision, network) = supervise(
-            process,
-            egress,
-            pipe_receiver(console)?,
-            Console::new(console_log),
-            audit,
-        );
+        let (audit, audited) = audit.unzip();
+        let console = (pipe_receiver(console)?, Console::new(console_log));
+        let (watched, supervision) = supervise(process, console.0, console.1, audited);
         watched.mark(Phase::Spawned, spawned);
+        let network = egress_start.zip(egress);
+        let network = network.map(|(start, process)| {
+            watched.set_egress_worker(process.id());
+            GuestNetwork::follow(start, process, watched.clone(), audit)
+        });
+        let (network, has_network) = network.unzip();
         let (agent, facts) = watched
-            .ready(into_tokio(agent)?, configure, network, config.start_timeout)
+            .ready(
+                into_tokio(agent)?,
+                configure,
+                has_network,
+                config.start_timeout,
+            )
             .await?;
         Ok(Self {
             agent,
             facts,
             watched,
             worker,
-            egress_worker,
             changed,
-            supervision,
+            network,
+            _supervision: supervision,
         })
     }
 
@@ -244,7 +248,32 @@ impl Sandbox {
     /// It is no policy, or there is no network; the policy before holds.
     pub async fn replace_policy(&self, policy: NetworkPolicy) -> Result<()> {
         policy.check()?;
-        self.supervision.replace_policy(policy.layers).await
+        self.network()?.replace_policy(policy.layers).await
+    }
+
+    /// Waits until the guest's network has ended while its machine goes on, and says why. The guest then reaches nothing, until
+    /// [`Sandbox::restart_network`]. Pending for as long as that is not so, and for ever without a network. Cancel-safe.
+    pub async fn network_ended(&self) -> String {
+        match &self.network {
+            Some(network) => network.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Starts the guest's network again when it has ended, in a new process, with the policy that held. The guest's connections are gone; its network
+    /// device and what it knows of names go on. Quotas begin anew. Does nothing while there is a network. Cancel-safe: what was asked for is done.
+    ///
+    /// # Errors
+    /// There was none, or the host's; then it can be asked for again.
+    pub async fn restart_network(&self) -> Result<()> {
+        self.network()?.restart().await
+    }
+
+    fn network(&self) -> Result<&GuestNetwork> {
+        self.network.as_ref().ok_or_else(|| {
+            let message = "this sandbox was started without a network: start one with a policy";
+            Error::Config(message.into())
+        })
     }
 
     /// What the guest has changed so far in each workspace that is not read-only. It reads what was changed, and blocks that long: in async
@@ -262,10 +291,11 @@ impl Sandbox {
         self.worker
     }
 
-    /// The process id of the egress worker, which is the guest's network.
+    /// The process id of the egress worker, which is the guest's network; of the last one, where there were several.
     #[must_use]
-    pub const fn egress_worker_id(&self) -> Option<u32> {
-        self.egress_worker
+    pub fn egress_worker_id(&self) -> Option<u32> {
+        let id = self.watched.egress_worker.load(Ordering::Acquire);
+        (id != 0).then_some(id)
     }
 
     /// Waits for the sandbox to end and says why. The audit log, if there is one, is then written to its end, unless the disk takes longer than
@@ -402,6 +432,11 @@ impl Watched {
         }
     }
 
+    fn set_egress_worker(&self, id: Option<u32>) {
+        self.egress_worker
+            .store(id.unwrap_or_default(), Ordering::Release);
+    }
+
     async fn ended(&self) -> End {
         let mut end = self.end.clone();
         let ended = end
@@ -437,13 +472,19 @@ impl Watched {
         &self,
         stream: tokio::net::UnixStream,
         configure: Configure,
-        network: impl Future<Output = Result<()>>,
+        network: Option<impl Future<Output = Result<()>>>,
         limit: Duration,
     ) -> Result<(AgentClient, BootFacts)> {
         let connect = async {
             let agent = AgentClient::connect(stream).await?;
             let facts = agent.configure(configure).await?;
             Ok((agent, facts))
+        };
+        let network = async {
+            match network {
+                Some(network) => network.await,
+                None => Ok(()),
+            }
         };
         let connect = async { tokio::try_join!(self.while_running(connect), network) };
         let ((agent, facts), ()) = tokio::select! {

@@ -81,6 +81,19 @@ pub trait NetPort: Send {
 
     /// Forgets it.
     fn pop(&mut self);
+
+    /// The wire is cut, and what was on it is lost. Has [`Service::source`] called with `token` when there may be another one, and for nothing
+    /// else any more. `is_new`: it was in no loop before.
+    ///
+    /// # Errors
+    /// The host's: there will be none.
+    fn cut(&mut self, sources: &mut dyn Sources, token: u32, is_new: bool) -> io::Result<()>;
+
+    /// Takes another wire, in no loop yet. False: there is none so far.
+    ///
+    /// # Errors
+    /// There will be none; nothing more is told.
+    fn mend(&mut self, sources: &mut dyn Sources) -> io::Result<bool>;
 }
 
 /// A network device with one pair of queues.
@@ -100,6 +113,8 @@ impl Net {
         let service = NetService {
             port: Some(port),
             link_up: Arc::clone(&link_up),
+            offloads: Offloads::default(),
+            is_watched: false,
             interest: Ready::READ,
         };
         Self {
@@ -151,33 +166,44 @@ impl fmt::Debug for Net {
 }
 
 struct NetService {
-    /// `None` once the wire is cut.
+    /// `None` once there will be no wire any more.
     port: Option<Box<dyn NetPort>>,
     link_up: Arc<AtomicBool>,
-    /// What the loop waits for.
+    /// What the driver takes.
+    offloads: Offloads,
+    /// Whether the wire is in the loop, and what that waits for.
+    is_watched: bool,
     interest: Ready,
 }
 
 impl Service for NetService {
     fn started(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
         let has = |features: u64| context.features & features == features;
-        let offloads = Offloads {
+        self.offloads = Offloads {
             checksum: has(wire::F_GUEST_CSUM),
             segmentation: has(wire::F_GUEST_CSUM | wire::F_GUEST_TSO4),
         };
-        self.with_port(context, |service, port, context| {
-            service.interest = Ready::BOTH;
-            port.started(offloads)?;
-            port.watch(context.sources, PORT, Ready::BOTH, true)?;
-            service.turn(port, context)
-        })
+        // The loop is a new one.
+        self.is_watched = false;
+        if self.is_up() {
+            return self.with_port(context, Self::begin);
+        }
+        self.await_another(context);
+        discard(context)
     }
 
     fn queue(&mut self, _: usize, context: &mut Context<'_>) -> Result<(), Broken> {
-        self.with_port(context, Self::turn)
+        if self.is_up() {
+            self.with_port(context, Self::turn)
+        } else {
+            discard(context)
+        }
     }
 
     fn source(&mut self, _: u32, ready: Ready, context: &mut Context<'_>) -> Result<(), Broken> {
+        if !self.is_up() {
+            return self.mend(context);
+        }
         self.with_port(context, |service, port, context| {
             service.turn(port, context)?;
             // It is told of whatever is waited for: a turn that has no use for it would be asked for again at once, for ever.
@@ -209,6 +235,15 @@ impl From<QueueError> for Trouble {
 }
 
 impl NetService {
+    fn is_up(&self) -> bool {
+        self.link_up.load(Ordering::Acquire)
+    }
+
+    fn set_up(&self, is_up: bool, context: &Context<'_>) {
+        self.link_up.store(is_up, Ordering::Release);
+        context.interrupt.config_changed();
+    }
+
     fn with_port(
         &mut self,
         context: &mut Context<'_>,
@@ -217,27 +252,52 @@ impl NetService {
         let Some(mut port) = self.port.take() else {
             return discard(context);
         };
-        match work(self, &mut *port, context) {
-            Ok(()) => self.port = Some(port),
-            Err(Trouble::Broken(broken)) => {
-                self.port = Some(port);
-                return Err(broken);
-            }
+        let done = work(self, &mut *port, context);
+        self.port = Some(port);
+        match done {
+            Ok(()) => Ok(()),
+            Err(Trouble::Broken(broken)) => Err(broken),
             Err(Trouble::Cut) => {
-                let nothing = Ready {
-                    readable: false,
-                    writable: false,
-                    closed: false,
-                };
-                // It is closed with the port.
-                let _ = port.watch(context.sources, PORT, nothing, false);
-                self.link_up.store(false, Ordering::Release);
-                context.interrupt.config_changed();
+                self.await_another(context);
+                self.set_up(false, context);
                 // The driver tells of new frames only once those that it told of were taken.
-                return discard(context);
+                discard(context)
             }
         }
-        Ok(())
+    }
+
+    /// Begins on a wire that is in no loop yet.
+    fn begin(&mut self, port: &mut dyn NetPort, context: &mut Context<'_>) -> Result<(), Trouble> {
+        self.interest = Ready::BOTH;
+        port.started(self.offloads)?;
+        port.watch(context.sources, PORT, Ready::BOTH, true)?;
+        self.is_watched = true;
+        self.turn(port, context)
+    }
+
+    /// Waits for another wire than the one that is cut.
+    fn await_another(&mut self, context: &mut Context<'_>) {
+        let (port, is_new) = (self.port.as_mut(), !self.is_watched);
+        if port.is_some_and(|port| port.cut(context.sources, PORT, is_new).is_err()) {
+            self.port = None;
+        }
+    }
+
+    /// Goes on with another wire, if there is one.
+    fn mend(&mut self, context: &mut Context<'_>) -> Result<(), Broken> {
+        let port = self.port.as_mut();
+        match port.map_or(Ok(false), |port| port.mend(context.sources)) {
+            Ok(false) => discard(context),
+            Ok(true) => {
+                self.is_watched = false;
+                self.set_up(true, context);
+                self.with_port(context, Self::begin)
+            }
+            Err(_) => {
+                self.port = None;
+                discard(context)
+            }
+        }
     }
 
     /// Carries what there is, both ways, and says what is to be waited for.

@@ -27,6 +27,8 @@ struct Wire {
     room: usize,
     stuck: bool,
     cut: bool,
+    /// There will be no other.
+    gone: bool,
 }
 
 #[derive(Clone)]
@@ -134,6 +136,32 @@ impl NetPort for Port {
 
     fn pop(&mut self) {
         self.fetched.pop_front();
+    }
+
+    fn cut(&mut self, sources: &mut dyn Sources, token: u32, is_new: bool) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Some(socket) = self.socket.take() {
+            use std::os::fd::AsFd as _;
+            sources.remove_fd(socket.as_fd())?;
+            return sources.add_event(token, &self.wake);
+        }
+        if is_new {
+            sources.add_event(token, &self.wake)?;
+        }
+        self.fetched.clear();
+        Ok(())
+    }
+
+    fn mend(&mut self, sources: &mut dyn Sources) -> io::Result<bool> {
+        let mut wire = self.wire.lock().unwrap();
+        if wire.gone {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if !wire.cut {
+            wire.flushed = wire.sent.len();
+            sources.remove_event(0)?;
+        }
+        Ok(!wire.cut)
     }
 }
 
@@ -330,6 +358,68 @@ fn a_cut_wire_is_told_and_the_driver_goes_on() {
 }
 
 #[test]
+fn another_wire_takes_over() {
+    let port = Port::new();
+    let mut driver = Driver::running(Box::new(device(&port)));
+    for _ in 0..3 {
+        port.change(|wire| wire.cut = true);
+        until(|| !is_up(&driver));
+        driver.request(TRANSMIT, &[&[0; 100]], &[]);
+        let before = port.change(|wire| {
+            wire.cut = false;
+            wire.started.len()
+        });
+        until(|| is_up(&driver));
+        until(|| port.change(|wire| wire.started.len()) == before + 1);
+        let sent = port.change(|wire| wire.sent.len());
+        driver.request(TRANSMIT, &[&[0; 100]], &[]);
+        assert_eq!(port.change(|wire| wire.sent.len()), sent + 1);
+        let told = port.change(|wire| wire.started.clone());
+        assert!(told.windows(2).all(|pair| pair[0] == pair[1]), "{told:?}");
+    }
+}
+
+#[test]
+fn a_wire_that_was_cut_before_it_began_gives_way_to_another() {
+    let port = Port::new();
+    port.change(|wire| wire.cut = true);
+    let mut driver = Driver::running(Box::new(device(&port)));
+    until(|| !is_up(&driver));
+    port.change(|wire| wire.cut = false);
+    until(|| is_up(&driver));
+    driver.request(TRANSMIT, &[&[0; 100]], &[]);
+    until(|| port.change(|wire| wire.sent.len()) == 1);
+}
+
+#[test]
+fn a_driver_that_starts_without_a_wire_gets_one_later() {
+    let port = Port::new();
+    let mut driver = Driver::running(Box::new(device(&port)));
+    port.change(|wire| wire.cut = true);
+    until(|| !is_up(&driver));
+    driver.init(u64::MAX);
+    assert!(!is_up(&driver));
+    driver.request(TRANSMIT, &[&[0; 100]], &[]);
+    port.change(|wire| wire.cut = false);
+    until(|| is_up(&driver));
+    driver.request(TRANSMIT, &[&[0; 100]], &[]);
+    until(|| port.change(|wire| wire.sent.len()) == 1);
+}
+
+#[test]
+fn without_another_wire_to_come_the_driver_goes_on() {
+    let port = Port::new();
+    let mut driver = Driver::running(Box::new(device(&port)));
+    port.change(|wire| wire.cut = true);
+    until(|| !is_up(&driver));
+    port.change(|wire| wire.gone = true);
+    driver.settle();
+    port.change(|wire| (wire.cut, wire.gone) = (false, false));
+    driver.request(TRANSMIT, &[&[0; 100]], &[]);
+    assert!(!is_up(&driver) && !driver.needs_reset());
+}
+
+#[test]
 fn what_waits_when_the_wire_is_cut_comes_back() {
     let port = Port::new();
     port.change(|wire| wire.stuck = true);
@@ -354,7 +444,10 @@ fn the_end_of_the_wire_is_seen_without_room_for_its_frames() {
         socket: Some(Arc::new(near)),
         ..Port::new()
     };
-    port.change(|wire| wire.incoming.push_back(frame(60)));
+    port.change(|wire| {
+        wire.incoming.push_back(frame(60));
+        wire.gone = true;
+    });
     // It gives no buffer to receive in.
     let driver = Driver::running(Box::new(device(&port)));
     assert!(is_up(&driver));

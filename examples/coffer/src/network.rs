@@ -1,11 +1,12 @@
 //! The policy of the guest's network, from files and options, and what it denied.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use sandbox::{Denied, Error, NetworkPolicy};
+use sandbox::{Denied, Error, NetworkPolicy, Sandbox};
 
 use crate::cli::RunOptions;
 use crate::failure::Failure;
@@ -15,6 +16,8 @@ use crate::print::say;
 const GLOBAL: &str = "cofferdam/policy.toml";
 /// The repository's, in this folder of the workspace.
 const REPOSITORY: (&str, &str) = (".cofferdam", "policy.toml");
+/// How often the network is started again: what ends it again and again may be the guest.
+const MOST_RESTARTS: u32 = 3;
 /// Destinations that are told of at the end.
 const MOST_DENIED: usize = 8;
 
@@ -64,6 +67,22 @@ pub(crate) fn files(options: &RunOptions, workspace: Option<&Path>) -> Vec<PathB
     let repository = workspace.map(|workspace| workspace.join(folder).join(name));
     let files = [global, own.and_then(Result::ok), repository];
     files.into_iter().flatten().collect()
+}
+
+/// Starts the guest's network again when it ends while the machine goes on.
+pub(crate) async fn keep(sandbox: &Sandbox) -> Infallible {
+    for _ in 0..MOST_RESTARTS {
+        sandbox.network_ended().await;
+        match sandbox.restart_network().await {
+            Ok(()) => say("coffer: the network has ended, and was started again"),
+            Err(error) => say(&format!(
+                "coffer: the network has ended, and does not start again: {error}"
+            )),
+        }
+    }
+    sandbox.network_ended().await;
+    say("coffer: the network has ended once more, and stays so");
+    std::future::pending().await
 }
 
 /// Rules for the hosts of `--allow`, to be put behind those of a file.

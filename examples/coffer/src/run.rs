@@ -64,6 +64,7 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     let result = tokio::select! {
         result = command(&sandbox, options, workspace.as_deref(), tty) => result,
         never = policies => match never {},
+        never = network::keep(&sandbox) => match never {},
     };
     for problem in sandbox.problems() {
         say(&format!("coffer: {problem}"));

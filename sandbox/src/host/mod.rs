@@ -3,6 +3,7 @@
 mod audit;
 mod budget;
 mod console;
+mod network;
 mod places;
 mod prepare;
 mod process;
@@ -11,6 +12,9 @@ mod transfer;
 pub(crate) use audit::{AuditState, AuditWriter, now};
 pub(crate) use budget::available as available_memory;
 pub(crate) use console::Console;
+pub(crate) use network::EgressStart;
 pub(crate) use prepare::{Prepared, prepare};
 pub(crate) use process::{WorkerProcess, into_tokio, pipe_receiver};
-pub(crate) use transfer::receive_plan;
+#[cfg(test)]
+pub(crate) use transfer::send_descriptor;
+pub(crate) use transfer::{receive_descriptor, receive_plan};

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read as _, Seek as _, Write as _};
+use std::io::{self, PipeReader, PipeWriter, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixStream;
@@ -13,13 +13,14 @@ use netproxy::audit::Log;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::audit::{self, LogFiles};
+use super::network::EgressStart;
 use super::places;
 use crate::boot::layout::COMMAND_LINE_MAX;
 use crate::changes::{Changed, overlay};
 use crate::config::{MAX_VCPUS, MIN_MEMORY_MIB, Mount, SandboxBuilder, ShareMode};
 use crate::error::{Error, Result};
 use crate::network::NetworkPolicy;
-use crate::plan::{EgressPlan, PLAN_VERSION, Plan, Role, ShareDevice, SharePlan};
+use crate::plan::{PLAN_VERSION, Plan, Role, ShareDevice, SharePlan};
 use crate::platform;
 use crate::protocol;
 
@@ -40,8 +41,8 @@ pub(crate) struct Prepared {
     pub(crate) mounts: Vec<GuestMount>,
     /// Where to learn what the guest changes.
     pub(crate) changed: Vec<Changed>,
-    /// What the egress worker is told, and its descriptors; without it there is no network.
-    pub(crate) egress: Option<(EgressPlan, Vec<OwnedFd>)>,
+    /// What the egress worker needs; without it there is no network.
+    pub(crate) egress: Option<EgressStart>,
     /// The log of the network's decisions.
     pub(crate) audit: Option<Log<LogFiles>>,
 }
@@ -102,7 +103,9 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
         parts.add_share(mount, config)?;
     }
     let egress = config.network.as_ref();
-    let egress = egress.map(|policy| parts.add_network(policy)).transpose()?;
+    let program = config.worker_program.as_deref();
+    let egress = egress.map(|policy| parts.add_network(policy, program));
+    let egress = egress.transpose()?;
     let log = config.network.as_ref().and_then(|it| it.audit.as_ref());
     let log = log.map(|log| audit::open(log, &config.hostname));
     let audit = log.transpose()?;
@@ -181,28 +184,16 @@ impl Parts {
         Ok(())
     }
 
-    /// Lays the wire to the egress worker; what that one is told, and gets.
-    fn add_network(&mut self, policy: &NetworkPolicy) -> Result<(EgressPlan, Vec<OwnedFd>)> {
+    /// Gives the machine a network device.
+    fn add_network(
+        &mut self,
+        policy: &NetworkPolicy,
+        program: Option<&Path>,
+    ) -> Result<EgressStart> {
         policy.check()?;
-        let (machine, egress) = stream_pair()?;
+        let (start, machine) = EgressStart::new(policy, program)?;
         self.add(Role::Network, machine);
-        let mut roles = vec![Role::Network];
-        let mut files = vec![OwnedFd::from(egress)];
-        for (number, layer) in policy.layers.iter().enumerate() {
-            roles.push(Role::Policy(number));
-            files.push(in_memory("cofferdam-policy", &layer.text)?);
-        }
-        let policies = policy
-            .layers
-            .iter()
-            .map(|layer| (layer.whose, layer.origin.clone()));
-        let plan = EgressPlan {
-            version: PLAN_VERSION,
-            roles,
-            policies: policies.collect(),
-            audit: policy.audit.is_some(),
-        };
-        Ok((plan, files))
+        Ok(start)
     }
 
     /// Puts what lies in another's place behind that one.
@@ -278,21 +269,6 @@ fn command_line(config: &SandboxBuilder) -> Result<String> {
 fn stream_pair() -> Result<(UnixStream, UnixStream)> {
     UnixStream::pair().map_err(|source| Error::Host {
         what: "cannot make a socket pair".into(),
-        source,
-    })
-}
-
-/// A file without a name that holds `content`.
-fn in_memory(name: &str, content: &[u8]) -> Result<OwnedFd> {
-    let make = || -> io::Result<OwnedFd> {
-        let flags = rustix::fs::MemfdFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
-        file.write_all(content)?;
-        file.rewind()?;
-        Ok(file.into())
-    };
-    make().map_err(|source| Error::Host {
-        what: "cannot make a file in memory".into(),
         source,
     })
 }

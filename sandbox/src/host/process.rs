@@ -1,10 +1,11 @@
 //! The worker process as the host program sees it.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use bytes::BytesMut;
 use serde::Serialize;
@@ -126,29 +127,50 @@ impl WorkerProcess {
         drop(self.child.start_kill());
     }
 
-    /// Waits for the process to end and says how it did, with its last words.
-    pub(crate) async fn wait(&mut self) -> String {
+    /// Waits for the process to end and says how it did.
+    pub(crate) async fn wait(&mut self) -> LastWords {
         let mut words = Vec::new();
         if let Some(stderr) = self.child.stderr.as_mut() {
             let mut limited = stderr.take(LAST_WORDS as u64);
             // What could be read is all there is to tell.
             drop(limited.read_to_end(&mut words).await);
         }
-        let status = match self.child.wait().await {
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
-        };
-        let words = printable(String::from_utf8_lossy(&words).trim());
-        if words.is_empty() {
-            status
-        } else {
-            format!("{status}; {words}")
+        LastWords {
+            status: self.child.wait().await,
+            words: printable(String::from_utf8_lossy(&words).trim()),
         }
     }
 
     /// The process, for a look at its use of memory.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+pub(crate) struct LastWords {
+    status: io::Result<ExitStatus>,
+    words: String,
+}
+
+impl LastWords {
+    /// Whether it ended of its own accord.
+    pub(crate) fn is_success(&self) -> bool {
+        self.status.as_ref().is_ok_and(ExitStatus::success)
+    }
+}
+
+impl fmt::Display for LastWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.status {
+            Ok(status) => status.fmt(f)?,
+            Err(error) => error.fmt(f)?,
+        }
+        match &*self.words {
+            "" => Ok(()),
+            words => write!(f, "; {words}"),
+        }
     }
 }
 

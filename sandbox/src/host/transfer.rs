@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
@@ -56,14 +56,7 @@ pub(crate) fn receive_plan<P: DeserializeOwned>(
     if got.bytes != 4 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let files = ancillary
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(files) => Some(files),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let files = received(&mut ancillary);
     let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
     if length > MAX_PLAN {
         return Err(io::Error::other("the plan is too large"));
@@ -72,6 +65,45 @@ pub(crate) fn receive_plan<P: DeserializeOwned>(
     socket.read_exact(&mut body)?;
     let plan = postcard::from_bytes(&body).map_err(io::Error::other)?;
     Ok((plan, files))
+}
+
+/// Sends a descriptor, with a byte that says nothing.
+pub(crate) fn send_descriptor(socket: &UnixStream, descriptor: impl AsFd) -> io::Result<()> {
+    let borrowed = [descriptor.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&borrowed));
+    let parts = [IoSlice::new(&[0])];
+    sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives the next descriptor.
+///
+/// # Errors
+///
+/// `WouldBlock` where the socket does not wait; the other end is closed, or sent something else.
+pub(crate) fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let got = recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if got.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    received(&mut ancillary)
+        .into_iter()
+        .next()
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn received(ancillary: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
+    let messages = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
+        _ => None,
+    });
+    messages.flatten().collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The egress worker: the guest's network, in a process without files, guest memory and capabilities.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
@@ -24,7 +23,7 @@ use super::Reporter;
 use super::confine::{self, NotConfined};
 use super::memory;
 use super::told::Told;
-use crate::control::{self, Order, Report, StartFailure};
+use crate::control::{self, MalformedMessage, Order, Report, StartFailure};
 use crate::network;
 use crate::plan::{EgressPlan, Role};
 use crate::timeline::Phase;
@@ -40,7 +39,6 @@ pub(super) fn work(
     let host = |error: &dyn std::fmt::Display| StartFailure::new(Fault::Host, error);
     confine::single_threaded().map_err(|error| StartFailure::new(Fault::Caller, error))?;
     memory::keep_large_buffers_apart();
-    let engine = engine(plan, &mut files)?;
     // It reads the host's settings, so before there are no files any more.
     let resolver = Upstream::of_the_host();
     inherited
@@ -55,9 +53,13 @@ pub(super) fn work(
         .build();
     let runtime = runtime.map_err(|error| host(&error))?;
     let (told, reports) = Told::start(reporter, plan.audit).map_err(|error| host(&error))?;
-    let own = Box::new(own_addresses);
-    let proxy = Rc::new(Proxy::new(engine, resolver, own, Box::new(told)));
     let served = runtime.block_on(async {
+        let Some((engine, is_done)) = policies.recv().await else {
+            return Ok(());
+        };
+        let own = Box::new(own_addresses);
+        let proxy = Rc::new(Proxy::new(engine, resolver, own, Box::new(told)));
+        answer(is_done);
         link.set_nonblocking(true)?;
         let link = tokio::net::UnixStream::from_std(link)?;
         let mut served = pin!(egress::serve(link, Network::default(), Rc::clone(&proxy)));
@@ -66,8 +68,7 @@ pub(super) fn work(
                 biased;
                 Some((engine, is_done)) = policies.recv() => {
                     proxy.replace(engine);
-                    // Who waits for it has the process's end to wait for otherwise.
-                    let _: Result<(), ()> = is_done.send(());
+                    answer(is_done);
                 }
                 served = &mut served => return served,
             }
@@ -81,17 +82,21 @@ pub(super) fn work(
 /// A policy that is to decide, and whom to tell that it does.
 type NewPolicy = (Engine, oneshot::Sender<()>);
 
+fn answer(is_done: oneshot::Sender<()>) {
+    // Who waits for it has the process's end to wait for otherwise.
+    let _: Result<(), ()> = is_done.send(());
+}
+
 /// Carries out what the host program orders, in the order in which it comes. For the thread that reads it: a policy may take a while to be
 /// understood.
 fn orders(
     reporter: Arc<Reporter>,
     policies: mpsc::UnboundedSender<NewPolicy>,
-) -> impl FnMut(&[u8]) + Send + 'static {
+) -> impl FnMut(&[u8]) -> Result<(), MalformedMessage> + Send + 'static {
     let mut received = BytesMut::new();
     move |bytes| {
         received.extend_from_slice(bytes);
-        // The host program is trusted, and another version of it was refused with its plan.
-        while let Ok(Some(Order::Policy(number, layers))) = control::decode_order(&mut received) {
+        while let Some(Order::Policy(layers)) = control::decode_order(&mut received)? {
             let texts = layers.iter();
             let texts = texts.map(|layer| (layer.whose, &*layer.origin, &*layer.text));
             let done = network::compile(texts).and_then(|engine| {
@@ -100,23 +105,10 @@ fn orders(
                 let done = told.ok().and_then(|()| is_done.blocking_recv().ok());
                 done.ok_or_else(|| "the network has ended".into())
             });
-            reporter.send(&Report::Done(number, done));
+            reporter.send(&Report::Done(done));
         }
+        Ok(())
     }
-}
-
-fn engine(plan: &EgressPlan, files: &mut Files) -> Result<Engine, StartFailure> {
-    let mut texts = Vec::new();
-    for number in 0..plan.policies.len() {
-        let mut text = Vec::new();
-        let mut file = File::from(files.take(Role::Policy(number))?);
-        file.read_to_end(&mut text)
-            .map_err(|error| StartFailure::new(Fault::Host, error))?;
-        texts.push(text);
-    }
-    let layers = plan.policies.iter().zip(&texts);
-    let layers = layers.map(|((whose, origin), text)| (*whose, &**origin, &**text));
-    network::compile(layers).map_err(|error| StartFailure::new(Fault::Caller, error))
 }
 
 /// Resolves as the host does, if that does.

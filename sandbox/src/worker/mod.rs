@@ -19,7 +19,7 @@ use hv_core::Fault;
 pub(crate) use confine::probe;
 
 use self::confine::NotConfined;
-use crate::control::{self, FaultCode, Report, StartFailure};
+use crate::control::{self, FaultCode, MalformedMessage, Report, StartFailure};
 use crate::host::receive_plan;
 use crate::plan::{PLAN_VERSION, Plan, WorkerPlan};
 use crate::refusal::Refusal;
@@ -111,7 +111,7 @@ fn machine(
         .map_err(|error| StartFailure::new(Fault::Host, error))?;
     reporter.phase(Phase::Confined);
     // Nobody orders it to do anything.
-    reporter.end_with_the_host(|_| {})?;
+    reporter.end_with_the_host(|_| Ok(()))?;
     let end = vmm::run(plan, files, reporter)?;
     reporter.send(&Report::Ended(end));
     Ok(())
@@ -122,17 +122,20 @@ fn machine(
 pub(crate) struct Reporter(UnixStream);
 
 impl Reporter {
-    /// Ends this process when the host program is gone: nothing of a sandbox may outlive it. What that says until then goes to `told`.
+    /// Ends this process when the host program is gone: nothing of a sandbox may outlive it. What that says until then goes to `told`; it is trusted, and
+    /// another version of it was refused with its plan, so what is malformed ends the process, too.
     fn end_with_the_host(
         &self,
-        mut told: impl FnMut(&[u8]) + Send + 'static,
+        mut told: impl FnMut(&[u8]) -> Result<(), MalformedMessage> + Send + 'static,
     ) -> Result<(), StartFailure> {
         let thread = || -> io::Result<()> {
             let mut control = self.0.as_fd().try_clone_to_owned().map(UnixStream::from)?;
             let watch = move || {
                 let mut buffer = vec![0; 16 << 10];
                 while let Ok(count @ 1..) = control.read(&mut buffer) {
-                    told(buffer.get(..count).unwrap_or_default());
+                    if told(buffer.get(..count).unwrap_or_default()).is_err() {
+                        exit(SPEECHLESS);
+                    }
                 }
                 exit(REPORTED);
             };

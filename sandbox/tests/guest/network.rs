@@ -13,7 +13,7 @@ cases!(Guest:
     what_policy_allows_is_reached_and_nothing_else,
     content_arrives_whole_both_ways,
     another_policy_decides_from_then_on,
-    without_the_egress_worker_there_is_no_network,
+    without_the_egress_worker_there_is_no_network_until_another,
 );
 
 /// A server that answers every request of HTTP with `hello`.
@@ -214,31 +214,50 @@ except ConnectionResetError:
     Ok(())
 }
 
-async fn without_the_egress_worker_there_is_no_network(fixture: &Fixture) -> Result<()> {
-    let sandbox = start(fixture, &service("web.host", web()?, "http", 80)).await?;
-    let (text, _) = shell(&sandbox, "curl -sS http://web.host/").await?;
-    ensure!(text == "hello", "{text}");
+/// Ends the egress worker, and waits until that is told.
+async fn kill_network(sandbox: &Sandbox) -> Result<String> {
     let id = sandbox
         .egress_worker_id()
         .context("there is no egress worker")?;
     let id = rustix::process::Pid::from_raw(i32::try_from(id)?).context("no process id")?;
     rustix::process::kill_process(id, rustix::process::Signal::KILL)?;
-    let told = async {
-        while sandbox.problems().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), told).await?;
-    ensure!(
-        sandbox
-            .problems()
-            .iter()
-            .any(|line| line.starts_with("network: ")),
-        "{:?}",
-        sandbox.problems()
-    );
+    Ok(tokio::time::timeout(Duration::from_secs(20), sandbox.network_ended()).await?)
+}
+
+async fn without_the_egress_worker_there_is_no_network_until_another(
+    fixture: &Fixture,
+) -> Result<()> {
+    let address = web()?;
+    let sandbox = start(fixture, &service("web.host", address, "http", 80)).await?;
+    let (text, _) = shell(&sandbox, "curl -sS http://web.host/").await?;
+    ensure!(text == "hello", "{text}");
+    let first = sandbox.egress_worker_id();
+    let why = kill_network(&sandbox).await?;
+    ensure!(why.contains("signal: 9"), "{why}");
+    let problems = sandbox.problems();
+    let is_told = problems.iter().any(|line| line.starts_with("network: "));
+    ensure!(is_told, "{problems:?}");
     let (text, code) = shell(&sandbox, "timeout 60 curl -sS -m 20 http://web.host/").await?;
     ensure!(code != Some(0) && !text.contains("hello"), "{text}");
+    let policy = NetworkPolicy::new().sandbox("test", service("other.host", address, "http", 80));
+    let refused = sandbox.replace_policy(policy.clone()).await;
+    ensure!(refused.is_err(), "there is no network to decide");
+    sandbox.restart_network().await?;
+    ensure!(sandbox.egress_worker_id() != first, "it is the same");
+    // It decides by what it decided before.
+    let (text, _) = shell(&sandbox, "timeout 60 curl -sS http://web.host/").await?;
+    ensure!(text == "hello", "after the restart: {text}");
+    sandbox.replace_policy(policy).await?;
+    kill_network(&sandbox).await?;
+    sandbox.restart_network().await?;
+    sandbox.restart_network().await?;
+    let (text, code) = shell(&sandbox, "timeout 60 curl -sS http://web.host/").await?;
+    ensure!(
+        code != Some(0) && !text.contains("hello"),
+        "a policy that was replaced is back: {text}"
+    );
+    let (text, _) = shell(&sandbox, "timeout 60 curl -sS http://other.host/").await?;
+    ensure!(text == "hello", "{text}");
     sandbox.stop().await?;
     Ok(())
 }
