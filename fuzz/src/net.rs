@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
-use netproxy::egress::{self, EgressError, Gate, Link};
+use netproxy::egress::{self, EgressError, Gate, GuestNetwork, Link};
 use netproxy::gateway::Network;
 use netproxy::link::{self, Record, VnetHeader};
 use tokio::sync::Notify;
@@ -105,7 +105,8 @@ where
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let served = egress::serve(Near(Rc::clone(&wires)), Network::default(), gate);
+        let network = GuestNetwork::new(Network::default());
+        let served = egress::serve(Near(Rc::clone(&wires)), &network, gate);
         let scripted = async {
             guest(far).await;
             wires.is_closed.set(true);

@@ -1,5 +1,6 @@
 //! The loop of the egress worker: the link to the machine, and a task for each connection.
 
+use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use crate::tcp::MAX_WAITING;
 const BUFFER_LEN: usize = 4 * (LENGTH_LEN + LONGEST_RECORD);
 /// How long it is looked out for the guest before the process sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
+/// How long a guest may take to answer a connection to it.
+const GUEST_LIMIT: Duration = Duration::from_secs(10);
 /// With this much waiting for the guest, nothing more is taken from it: its segments are answered.
 const MAX_ANSWERS: usize = 2 * MAX_WAITING;
 
@@ -94,6 +97,36 @@ pub enum EgressError {
     Broken(#[from] BrokenLink),
 }
 
+/// A guest's network: handles on it are the same one.
+#[derive(Clone)]
+pub struct GuestNetwork(Stack);
+
+impl GuestNetwork {
+    /// One that nobody serves yet.
+    #[must_use]
+    pub fn new(network: Network) -> Self {
+        Self(Stack::new(network))
+    }
+
+    /// Opens a connection to a port on which the guest listens, at its address on the network.
+    ///
+    /// # Errors
+    ///
+    /// The guest refuses it, or does not answer in time; there are as many connections as there may be.
+    pub async fn connect(&self, port: u16) -> io::Result<GuestStream> {
+        let guest = self.0.connect(port, Instant::now());
+        let guest = guest.ok_or_else(|| io::Error::other("too many connections"))?;
+        tokio::time::timeout(GUEST_LIMIT, guest.taken()).await??;
+        Ok(guest)
+    }
+}
+
+impl fmt::Debug for GuestNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GuestNetwork").finish_non_exhaustive()
+    }
+}
+
 /// Serves a guest's network over `link` until the machine closes it.
 ///
 /// # Errors
@@ -101,14 +134,13 @@ pub enum EgressError {
 /// The link failed. The guest has no network then.
 pub async fn serve<L: Link, G: Gate + 'static>(
     link: L,
-    network: Network,
+    network: &GuestNetwork,
     gate: Rc<G>,
 ) -> Result<(), EgressError> {
     let tasks = LocalSet::new();
-    let stack = Stack::new(network);
     let mut session = Session {
         link,
-        stack,
+        stack: network.0.clone(),
         gate,
         buffer: vec![0; BUFFER_LEN],
         filled: 0,

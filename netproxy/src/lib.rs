@@ -18,6 +18,7 @@ pub mod name;
 pub mod names;
 pub mod policy;
 pub mod proxy;
+pub mod publish;
 mod quota;
 pub mod relay;
 mod stack;

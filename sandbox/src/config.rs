@@ -1,5 +1,6 @@
 //! The settings of a sandbox, as the caller gives them.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,6 +99,7 @@ pub struct SandboxBuilder {
     pub(crate) worker_program: Option<PathBuf>,
     pub(crate) slow_hypervisor: bool,
     pub(crate) network: Option<NetworkPolicy>,
+    pub(crate) published: Vec<(SocketAddr, u16)>,
 }
 
 impl SandboxBuilder {
@@ -121,12 +123,21 @@ impl SandboxBuilder {
             worker_program: None,
             slow_hypervisor: false,
             network: None,
+            published: Vec::new(),
         }
     }
 
     /// Gives the guest a network, on which it may connect to what `policy` allows. Without this it has none.
     pub fn network(mut self, policy: NetworkPolicy) -> Self {
         self.network = Some(policy);
+        self
+    }
+
+    /// Publishes `port` of the guest's at `address`, a loopback address of the host: connections to it go to what listens on that port at the guest's own
+    /// address (not at the guest's `127.0.0.1`) or at all its addresses. With port 0 in `address` any free one is taken: see [`Sandbox::published`](crate::Sandbox::published). It takes a network;
+    /// `NetworkPolicy::new()` is one on which the guest itself can connect to nothing.
+    pub fn publish(mut self, address: SocketAddr, port: u16) -> Self {
+        self.published.push((address, port));
         self
     }
 

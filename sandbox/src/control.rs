@@ -45,6 +45,8 @@ pub(crate) enum Report {
 pub(crate) enum Order {
     /// From now on these layers of a policy decide. Before the first of them nothing is served.
     Policy(Vec<Layer>),
+    /// Connections to the next listener ([`Role::Listeners`](crate::plan::Role)) go to this port of the guest's.
+    Publish(u16),
 }
 
 /// Why a worker did not start the machine.

@@ -109,6 +109,8 @@ pub(crate) enum Role {
     /// For the vmm worker the socket over which those to egress workers come, one after the other; without it there is no network device. For the egress
     /// worker the socket to the vmm worker.
     Network,
+    /// The socket over which the egress worker gets the listeners of published ports, one for each order.
+    Listeners,
     /// The directory of the share with this number.
     Share(usize),
     /// The directory that takes the guest's changes to that share.

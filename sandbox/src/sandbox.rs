@@ -3,6 +3,7 @@
 mod network;
 mod supervisor;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use crate::changes::{Changed, WorkspaceChanges};
 use crate::config::{GuestFiles, SandboxBuilder};
 use crate::error::{EndReason, Error, Result};
 use crate::host::{
-    AuditState, AuditWriter, Console, EgressStart, Prepared, WorkerProcess, into_tokio,
+    AuditState, AuditWriter, Console, EgressStart, Prepared, Published, WorkerProcess, into_tokio,
     pipe_receiver, prepare,
 };
 use crate::network::{Denied, MAX_DENIED, NetworkPolicy};
@@ -50,6 +51,7 @@ pub struct Sandbox {
     worker: Option<u32>,
     changed: Vec<Changed>,
     network: Option<GuestNetwork>,
+    published: Vec<SocketAddr>,
     _supervision: Supervision,
 }
 
@@ -126,10 +128,12 @@ impl Sandbox {
         let console = (pipe_receiver(console)?, Console::new(console_log));
         let (watched, supervision) = supervise(process, console.0, console.1, audited);
         watched.mark(Phase::Spawned, spawned);
+        let published = egress_start.iter().flat_map(|start| &start.published);
+        let published = published.map(Published::address).collect::<Result<_>>()?;
         let network = egress_start.zip(egress);
-        let network = network.map(|(start, process)| {
-            watched.set_egress_worker(process.id());
-            GuestNetwork::follow(start, process, watched.clone(), audit)
+        let network = network.map(|(start, worker)| {
+            watched.set_egress_worker(worker.process.id());
+            GuestNetwork::follow(start, worker, watched.clone(), audit)
         });
         let (network, has_network) = network.unzip();
         let (agent, facts) = watched
@@ -147,6 +151,7 @@ impl Sandbox {
             worker,
             changed,
             network,
+            published,
             _supervision: supervision,
         })
     }
@@ -249,6 +254,24 @@ impl Sandbox {
     pub async fn replace_policy(&self, policy: NetworkPolicy) -> Result<()> {
         policy.check()?;
         self.network()?.replace_policy(policy.layers).await
+    }
+
+    /// Where the ports are reached that [`SandboxBuilder::publish`] published, in that order.
+    #[must_use]
+    pub fn published(&self) -> &[SocketAddr] {
+        &self.published
+    }
+
+    /// Publishes another port, as [`SandboxBuilder::publish`] does, until the sandbox ends, and says where it is reached.
+    ///
+    /// # Errors
+    /// The address is no loopback address (caller), or in use; there is no network.
+    pub async fn publish(&self, address: SocketAddr, port: u16) -> Result<SocketAddr> {
+        let network = self.network()?;
+        let published = Published::listen(address, port)?;
+        let address = published.address()?;
+        network.publish(published).await?;
+        Ok(address)
     }
 
     /// Waits until the guest's network has ended while its machine goes on, and says why. The guest then reaches nothing, until

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -205,6 +206,10 @@ pub(crate) struct RunOptions {
     /// Allow HTTPS to this host too: a name, or `*.` and a name for all names below it
     #[arg(long, value_name = "HOST")]
     pub(crate) allow: Vec<String>,
+    /// Publish a port of the guest's on this host's loopback, e.g. 8080, 3000:8080, 0:8080 (any free port, which is told) or [::1]:3000:8080. In
+    /// the guest the server must listen at its address on the network (0.0.0.0), not only at 127.0.0.1. Gives the guest a network, which by itself allows it nothing
+    #[arg(short, long, value_name = "[[ADDRESS:]PORT:]GUEST_PORT", value_parser = parse_publish)]
+    pub(crate) publish: Vec<(SocketAddr, u16)>,
     /// Append every decision about the network to this file, for `coffer log`. At 16 MiB it becomes FILE.1, of which seven are kept
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log: Option<PathBuf>,
@@ -396,6 +401,33 @@ fn parse_mount(text: &str) -> Result<Mount, String> {
     })
 }
 
+fn parse_publish(text: &str) -> Result<(SocketAddr, u16), String> {
+    let port = |text: &str| {
+        let number: Result<u16, _> = text.parse();
+        number.map_err(|_| format!("`{text}` is no port: give a number up to 65535"))
+    };
+    let (rest, guest) = match text.rsplit_once(':') {
+        Some((rest, guest)) => (rest, port(guest)?),
+        None => (text, port(text)?),
+    };
+    if guest == 0 {
+        return Err("the guest's port is one from 1 to 65535".into());
+    }
+    let address = if rest.contains(':') {
+        let address: Result<SocketAddr, _> = rest.parse();
+        address.map_err(|_| {
+            format!("`{rest}` is no address with a port, such as 127.0.0.1:3000 or [::1]:3000")
+        })?
+    } else {
+        SocketAddr::from(([127, 0, 0, 1], port(rest)?))
+    };
+    if !address.ip().is_loopback() {
+        let problem = "ports are published at loopback addresses only: 127.0.0.1 or [::1]";
+        return Err(problem.into());
+    }
+    Ok((address, guest))
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits
@@ -441,6 +473,37 @@ mod tests {
         }
         for text in ["", ":rw", "a:b", "a:", ":/b"] {
             assert!(parse_mount(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn published_ports() {
+        for (text, address, port) in [
+            ("8080", "127.0.0.1:8080", 8080),
+            ("3000:8080", "127.0.0.1:3000", 8080),
+            ("0:8080", "127.0.0.1:0", 8080),
+            ("127.0.0.2:3000:8080", "127.0.0.2:3000", 8080),
+            ("[::1]:3000:8080", "[::1]:3000", 8080),
+        ] {
+            let expected = (address.parse().unwrap(), port);
+            assert_eq!(parse_publish(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "x",
+            "0",
+            "8080:0",
+            "65536",
+            "1:65536",
+            ":80",
+            "80:",
+            "::1:3000:8080",
+            "localhost:3000:8080",
+            "0.0.0.0:3000:8080",
+            "[::]:3000:8080",
+            "192.168.1.1:3000:8080",
+        ] {
+            assert!(parse_publish(text).is_err(), "{text}");
         }
     }
 

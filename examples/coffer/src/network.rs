@@ -26,16 +26,18 @@ pub(crate) fn policy(
     options: &RunOptions,
     workspace: Option<&Path>,
 ) -> Result<Option<NetworkPolicy>, Failure> {
+    let mut policy = NetworkPolicy::new();
     if options.policy.is_none() && options.allow.is_empty() {
-        return match options.audit_log {
-            Some(_) => Err(Error::Config(
+        return match (&options.audit_log, options.publish.is_empty()) {
+            (None, true) => Ok(None),
+            (None, false) => Ok(Some(policy)),
+            (Some(log), false) => Ok(Some(policy.audit_log(log))),
+            (Some(_), true) => Err(Error::Config(
                 "--audit-log is about a network: give --policy or --allow, too".into(),
             )
             .into()),
-            None => Ok(None),
         };
     }
-    let mut policy = NetworkPolicy::new();
     if let Some((origin, text)) = settings_folder()
         .map(|folder| folder.join(GLOBAL))
         .map_or(Ok(None), |file| read(&file))?

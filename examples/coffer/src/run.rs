@@ -48,7 +48,16 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     if let Some(policy) = &policy {
         settings = settings.network(policy.clone());
     }
+    let published = options.publish.iter();
+    settings = published.fold(settings, |settings, (address, port)| {
+        settings.publish(*address, *port)
+    });
     let sandbox = settings.start().await?;
+    for ((asked, port), address) in options.publish.iter().zip(sandbox.published()) {
+        if asked.port() == 0 {
+            say(&format!("coffer: port {port} of the guest is at {address}"));
+        }
+    }
     if options.timeline {
         print_timeline(&sandbox.timeline(), options.json);
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use netproxy::address::HostAddresses;
 use netproxy::dial::Resolver;
+use netproxy::egress::GuestNetwork;
 use netproxy::gateway::Network;
 use netproxy::policy::{Abilities, Decision, Engine, Layers, Origin, Policy};
 use netproxy::proxy::{Denial, Flow, Observer, Proxy};
@@ -32,7 +33,8 @@ pub(crate) fn run(socket: &Path, services: &[String]) -> Result<()> {
         let link = tokio::net::UnixStream::from_std(link)?;
         let own = || Ok(HostAddresses::default());
         let proxy = Proxy::new(engine, Nobody, Box::new(own), Box::new(Nobody));
-        egress::serve(link, Network::default(), Rc::new(proxy)).await
+        let network = GuestNetwork::new(Network::default());
+        egress::serve(link, &network, Rc::new(proxy)).await
     })?;
     Ok(())
 }

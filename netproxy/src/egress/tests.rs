@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStr
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
-use super::{EgressError, Gate, serve};
+use super::{EgressError, Gate, GuestNetwork, serve};
 use crate::frame::DroppedFrame;
 use crate::gateway::Network;
 use crate::link::Offloads;
@@ -56,7 +56,12 @@ fn guest(server: SocketAddr) -> (Guest, Egress) {
     testkit::guest(async move |link| {
         let dropped = RefCell::default();
         let gate = Rc::new(ToServer { server, dropped });
-        let end = serve(link, Network::default(), Rc::clone(&gate)).await;
+        let end = serve(
+            link,
+            &GuestNetwork::new(Network::default()),
+            Rc::clone(&gate),
+        )
+        .await;
         let dropped = gate.dropped.borrow().clone();
         (end, dropped)
     })
@@ -217,7 +222,14 @@ fn a_flood_of_attempts_is_held_up_to_the_cap() {
     let (mut guest, egress) = testkit::guest(async |link| {
         let gate = Rc::new(Holds(RefCell::default()));
         // The guest goes in the midst of it.
-        drop(serve(link, Network::default(), Rc::clone(&gate)).await);
+        drop(
+            serve(
+                link,
+                &GuestNetwork::new(Network::default()),
+                Rc::clone(&gate),
+            )
+            .await,
+        );
         gate.0.borrow().len()
     })
     .unwrap();
@@ -253,7 +265,14 @@ fn no_more_connections_are_held_than_the_cap() {
     let (mut guest, egress) = testkit::guest(async |link| {
         let gate = Rc::new(Takes(RefCell::default()));
         // The guest goes in the midst of it.
-        drop(serve(link, Network::default(), Rc::clone(&gate)).await);
+        drop(
+            serve(
+                link,
+                &GuestNetwork::new(Network::default()),
+                Rc::clone(&gate),
+            )
+            .await,
+        );
         gate.0.borrow().len()
     })
     .unwrap();

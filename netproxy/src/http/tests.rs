@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
-use crate::egress;
+use crate::egress::{self, GuestNetwork};
 use crate::frame::DroppedFrame;
 use crate::gateway::Network;
 use crate::relay::Meter;
@@ -121,7 +121,7 @@ fn head(stream: &mut std::net::TcpStream, bytes: &mut Vec<u8>) -> Option<String>
 fn guest(server: SocketAddr) -> Guest {
     let (guest, _) = testkit::guest(async move |link| {
         let rules = Rc::new(Rules(server));
-        egress::serve(link, Network::default(), rules)
+        egress::serve(link, &GuestNetwork::new(Network::default()), rules)
             .await
             .unwrap();
     })

@@ -10,7 +10,7 @@ use std::net::{SocketAddrV4, TcpListener};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
-use crate::egress;
+use crate::egress::{self, GuestNetwork};
 use crate::gateway::Network;
 use crate::policy::{Abilities, Layers, Origin, Policy};
 use crate::relay::Carried;
@@ -106,7 +106,8 @@ impl Bench {
             let resolver = Everything("127.0.0.1".parse().unwrap());
             let lines = Box::new(Lines(tell));
             let proxy = Rc::new(Proxy::new(engine, resolver, Box::new(own), lines));
-            let served = egress::serve(link, Network::default(), Rc::clone(&proxy));
+            let network = GuestNetwork::new(Network::default());
+            let served = egress::serve(link, &network, Rc::clone(&proxy));
             tokio::pin!(served);
             loop {
                 tokio::select! {

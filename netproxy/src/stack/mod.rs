@@ -6,6 +6,7 @@ mod stream;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use smoltcp::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use schedule::Schedule;
 
 pub use stream::GuestStream;
 
-/// Most connections of a guest at a time.
+/// Most connections of a guest at a time, those to it among them.
 pub const MAX_CONNECTIONS: usize = 1024;
 /// Most of them that wait for their other side. Beyond that a guest's attempts are not answered; it repeats them.
 pub const MAX_OPENING: usize = 256;
@@ -29,6 +30,10 @@ pub const MAX_OPENING: usize = 256;
 const WIDE: usize = 1 << 20;
 const MAX_WIDE: usize = 64;
 const NARROW: usize = 256 << 10;
+
+/// Ports of the gateway's from which connections to the guest are: what Linux takes for that, too.
+const NEAR_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+const NEAR_PORTS_LEN: u64 = 60_999 - 32_768 + 1;
 
 /// How long a guest may take to end a connection whose other side has ended.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
@@ -192,6 +197,14 @@ impl Stack {
         Some(Request::Connection(GuestStream::new(self.clone(), key, id)))
     }
 
+    /// Begins a connection from the gateway to a port of the guest's. `None`: there are as many connections as there may be.
+    pub(crate) fn connect(&self, port: u16, now: Instant) -> Option<GuestStream> {
+        let mut inner = self.inner.borrow_mut();
+        let (key, id) = inner.connect(port, now)?;
+        self.make_due(&mut inner, key);
+        Some(GuestStream::new(self.clone(), key, id))
+    }
+
     /// Sends a DNS answer to one of the guest's ports.
     pub(crate) fn answer_dns(&self, to: u16, answer: &[u8]) {
         let mut inner = self.inner.borrow_mut();
@@ -248,7 +261,41 @@ impl Stack {
 
 impl Inner {
     fn open(&mut self, segment: &Segment<'_>, now: Instant) -> u64 {
-        let (key, id, offloads) = (Key::of(segment), self.next_id, self.offloads);
+        self.opening += 1;
+        self.add(Key::of(segment), true, |room, offloads, outbox| {
+            let mut connection = Connection::open(segment.to, offloads, room, seed(), now, outbox);
+            connection.receive(segment, offloads, now, outbox);
+            connection
+        })
+    }
+
+    fn connect(&mut self, port: u16, now: Instant) -> Option<(Key, u64)> {
+        if self.connections.len() >= MAX_CONNECTIONS {
+            return None;
+        }
+        let gateway = self.network.gateway;
+        // More ports than there are connections, so one is free.
+        let ports = NEAR_PORTS.cycle();
+        let begin = usize::try_from(seed() % NEAR_PORTS_LEN).unwrap_or(0);
+        let key = ports.skip(begin).take(MAX_CONNECTIONS + 1).map(|near| Key {
+            from: port,
+            to: SocketAddrV4::new(gateway, near),
+        });
+        let mut free = key.filter(|key| !self.connections.contains_key(key));
+        let key = free.next()?;
+        let id = self.add(key, false, |room, offloads, outbox| {
+            Connection::connect(key.to, port, offloads, room, seed(), now, outbox)
+        });
+        Some((key, id))
+    }
+
+    fn add(
+        &mut self,
+        key: Key,
+        is_opening: bool,
+        make: impl FnOnce(usize, Offloads, &mut Outbox<'_>) -> Connection,
+    ) -> u64 {
+        let id = self.next_id;
         self.next_id += 1;
         let mut outbox = Outbox {
             network: &self.network,
@@ -256,19 +303,14 @@ impl Inner {
         };
         let is_wide = Rc::strong_count(&self.wide) <= MAX_WIDE;
         let room = if is_wide { WIDE } else { NARROW };
-        let mut connection = Connection::open(segment.to, offloads, room, seed(), now, &mut outbox);
-        connection.receive(segment, offloads, now, &mut outbox);
-        self.opening += 1;
-        self.connections.insert(
-            key,
-            Slot {
-                id,
-                connection,
-                is_opening: true,
-                _wide: is_wide.then(|| Rc::clone(&self.wide)),
-                orphaned: None,
-            },
-        );
+        let slot = Slot {
+            id,
+            connection: make(room, self.offloads, &mut outbox),
+            is_opening,
+            _wide: is_wide.then(|| Rc::clone(&self.wide)),
+            orphaned: None,
+        };
+        self.connections.insert(key, slot);
         id
     }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Inner, Key, Slot, Stack};
 
-/// A connection that the guest opened. To drop it before both sides are closed breaks it: the guest gets a reset.
+/// A connection that the guest opened, or that was opened to it. To drop it before both sides are closed breaks it: the guest gets a reset.
 pub struct GuestStream {
     stack: Stack,
     key: Key,
@@ -25,7 +25,30 @@ impl GuestStream {
         Self { stack, key, id }
     }
 
-    /// What the guest connected to.
+    /// Resolves when the guest has taken a connection that was opened to it.
+    ///
+    /// # Errors
+    ///
+    /// The guest has refused it, or does not answer.
+    pub(crate) async fn taken(&self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut inner = self.stack.inner.borrow_mut();
+            let slot = inner.slot(self.key, self.id);
+            match slot.map(|slot| (slot.connection.is_taken(), slot)) {
+                Some((Some(true), _)) => Poll::Ready(Ok(())),
+                Some((Some(false), _)) | None => {
+                    Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()))
+                }
+                Some((None, slot)) => {
+                    slot.connection.wake_to_give(cx.waker());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// What the guest connected to, or the gateway's end of a connection to the guest.
     #[must_use]
     pub const fn destination(&self) -> SocketAddrV4 {
         self.key.to

@@ -5,7 +5,7 @@
 
 mod wire;
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::task::Waker;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -23,7 +23,7 @@ pub(crate) use wire::MAX_WAITING;
 /// A guest that does not acknowledge for so long is gone.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
-/// The near end of a connection that the guest opened.
+/// The near end of a connection with the guest.
 pub(crate) struct Connection {
     interface: Interface,
     sockets: SocketSet<'static>,
@@ -44,30 +44,68 @@ impl Connection {
         now: Instant,
         outbox: &mut Outbox<'_>,
     ) -> Self {
+        let mut connection = Self::new(*to.ip(), offloads, room, seed, now, outbox);
+        connection.is_held = true;
+        let socket = connection.socket();
+        socket.pause_synack(true);
+        // Refused are only the port 0, which no segment that gets here has, and sockets in use.
+        let _ = socket.listen((*to.ip(), to.port()));
+        connection
+    }
+
+    /// Begins a connection from `from`, which is the gateway's, to a port of the guest's that is not 0. The rest as in [`Self::open`].
+    pub(crate) fn connect(
+        from: SocketAddrV4,
+        port: u16,
+        offloads: Offloads,
+        room: usize,
+        seed: u64,
+        now: Instant,
+        outbox: &mut Outbox<'_>,
+    ) -> Self {
+        let guest = outbox.network.guest;
+        let mut connection = Self::new(*from.ip(), offloads, room, seed, now, outbox);
+        let Self {
+            interface,
+            sockets,
+            socket,
+            ..
+        } = &mut connection;
+        let socket: &mut Socket<'_> = sockets.get_mut(*socket);
+        // Refused are only the port 0 and sockets in use.
+        let _ = socket.connect(interface.context(), (guest, port), from.port());
+        connection
+    }
+
+    fn new(
+        near: Ipv4Addr,
+        offloads: Offloads,
+        room: usize,
+        seed: u64,
+        now: Instant,
+        outbox: &mut Outbox<'_>,
+    ) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut wire = Wire::new(None, offloads, outbox);
         let mut interface = Interface::new(config, &mut wire, now);
         interface.update_ip_addrs(|addresses| {
             // The first of two places: the list is new.
-            let _ = addresses.push(IpCidr::new((*to.ip()).into(), 0));
+            let _ = addresses.push(IpCidr::new(near.into(), 0));
         });
         let mut socket = Socket::new(
             SocketBuffer::new(vec![0; room]),
             SocketBuffer::new(vec![0; room]),
         );
-        socket.pause_synack(true);
         socket.set_nagle_enabled(false);
         socket.set_timeout(Some(UNACKNOWLEDGED));
-        // Refused are only the port 0, which no segment that gets here has, and sockets in use.
-        let _ = socket.listen((*to.ip(), to.port()));
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let socket = sockets.add(socket);
         Self {
             interface,
             sockets,
             socket,
-            is_held: true,
+            is_held: false,
         }
     }
 
@@ -145,6 +183,12 @@ impl Connection {
             && socket.state() != State::CloseWait
     }
 
+    /// Whether the guest has taken a connection to it; `None` before it has said.
+    pub(crate) fn is_taken(&self) -> Option<bool> {
+        let socket = self.peek();
+        (!is_beginning(socket)).then(|| socket.state() != State::Closed)
+    }
+
     /// Lets `take` have bytes that the guest sent; it says how many it took. `None`: there are none now. `Some(Err)`: none will come
     /// any more, because the guest said so (`Finished`) or because the connection broke.
     pub(crate) fn take<R>(
@@ -152,7 +196,7 @@ impl Connection {
         take: impl FnOnce(&mut [u8]) -> (usize, R),
     ) -> Option<Result<R, RecvError>> {
         let socket = self.socket();
-        if !socket.can_recv() && socket.may_recv() || socket.state() == State::SynReceived {
+        if is_beginning(socket) || !socket.can_recv() && socket.may_recv() {
             return None;
         }
         Some(socket.recv(take))
@@ -164,7 +208,7 @@ impl Connection {
         give: impl FnOnce(&mut [u8]) -> (usize, R),
     ) -> Option<Result<R, SendError>> {
         let socket = self.socket();
-        if !socket.can_send() && (socket.may_send() || socket.state() == State::SynReceived) {
+        if !socket.can_send() && (socket.may_send() || is_beginning(socket)) {
             return None;
         }
         Some(socket.send(give))
@@ -187,6 +231,11 @@ impl Connection {
     fn peek(&self) -> &Socket<'static> {
         self.sockets.get(self.socket)
     }
+}
+
+/// Whether one side waits for the other to say that the connection stands.
+fn is_beginning(socket: &Socket<'_>) -> bool {
+    matches!(socket.state(), State::SynSent | State::SynReceived)
 }
 
 /// Refuses a segment of no connection.

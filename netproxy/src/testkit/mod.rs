@@ -13,7 +13,7 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant as StackInstant;
-use smoltcp::wire::IpCidr;
+use smoltcp::wire::{IpAddress, IpCidr};
 
 use crate::gateway::Network;
 use crate::link::{self, Offloads, Record, VnetHeader};
@@ -114,6 +114,23 @@ impl Guest {
         Connection(self.sockets.add(socket))
     }
 
+    /// Waits for one connection to a port of its own, which [`Self::is_connected`] waits for.
+    pub fn listen(&mut self, port: u16) -> Connection {
+        let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER_LEN]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        // Refused is only the port 0.
+        let _ = socket.listen(port);
+        Connection(self.sockets.add(socket))
+    }
+
+    /// Whom a connection is with.
+    pub fn peer(&mut self, connection: Connection) -> Option<Ipv4Addr> {
+        match self.socket(connection).remote_endpoint()?.addr {
+            IpAddress::Ipv4(address) => Some(address),
+            IpAddress::Ipv6(_) => None,
+        }
+    }
+
     /// Sends a frame as it is, behind an empty header.
     pub fn send_frame(&mut self, frame: &[u8]) {
         link::push(&mut self.wire.out, VnetHeader::default(), frame.len()).copy_from_slice(frame);
@@ -165,7 +182,7 @@ impl Guest {
     /// Waits until the connection stands. False: it was refused, or did not in time.
     pub fn is_connected(&mut self, connection: Connection) -> bool {
         let stands = self.until(|guest| match guest.socket(connection).state() {
-            tcp::State::SynSent => None,
+            tcp::State::SynSent | tcp::State::SynReceived | tcp::State::Listen => None,
             state => Some(state == tcp::State::Established || state == tcp::State::CloseWait),
         });
         stands == Some(true)

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use netproxy::dial::DialError;
+use netproxy::egress::GuestNetwork;
 use netproxy::gateway::Network;
 use netproxy::policy::{Abilities, Decision, Engine, Layers, Origin as From, Policy};
 use netproxy::proxy::{Denial, Flow, Observer, Proxy, Why};
@@ -122,7 +123,8 @@ impl Bench {
             };
             let tells = Box::new(Tells(tell));
             let proxy = Rc::new(Proxy::new(engine, resolver, Box::new(own), tells));
-            let served = egress::serve(link, Network::default(), Rc::clone(&proxy));
+            let network = GuestNetwork::new(Network::default());
+            let served = egress::serve(link, &network, Rc::clone(&proxy));
             tokio::pin!(served);
             loop {
                 tokio::select! {

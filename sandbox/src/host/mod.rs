@@ -12,7 +12,7 @@ mod transfer;
 pub(crate) use audit::{AuditState, AuditWriter, now};
 pub(crate) use budget::available as available_memory;
 pub(crate) use console::Console;
-pub(crate) use network::EgressStart;
+pub(crate) use network::{EgressStart, EgressWorker, Published};
 pub(crate) use prepare::{Prepared, prepare};
 pub(crate) use process::{WorkerProcess, into_tokio, pipe_receiver};
 #[cfg(test)]

@@ -1,12 +1,15 @@
-//! The guest's network as the host program sees it: which egress worker serves it now, and by which policy.
+//! The guest's network as the host program sees it: which egress worker serves it now, and what that is told.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::process::WorkerProcess;
 use super::transfer::send_descriptor;
+use crate::control::Order;
 use crate::error::{Error, Result};
 use crate::network::{Layer, NetworkPolicy};
 use crate::plan::{EgressPlan, PLAN_VERSION, Role};
@@ -22,6 +25,49 @@ pub(crate) struct EgressStart {
     audit: bool,
     /// What decides.
     pub(crate) policy: Vec<Layer>,
+    /// What is published.
+    pub(crate) published: Vec<Published>,
+}
+
+/// A port of the guest's that can be reached on the host.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    /// Ours as long as the sandbox: what comes between two workers waits in it.
+    listener: Arc<TcpListener>,
+    /// The guest's.
+    port: u16,
+}
+
+impl Published {
+    /// Listens at `address` for connections to `port` of the guest's.
+    pub(crate) fn listen(address: SocketAddr, port: u16) -> Result<Self> {
+        if port == 0 || !address.ip().is_loopback() {
+            let message = format!(
+                "cannot publish port {port} of the guest at {address}: only ports from 1 can be, and only at a loopback address (127.0.0.1 or ::1)"
+            );
+            return Err(Error::Config(message));
+        }
+        let listen = || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(Arc::new(listener))
+        };
+        let listener = listen().map_err(|source| Error::Host {
+            what: format!(
+                "cannot publish port {port} of the guest at {address}: choose another port of this host, or 0 for any"
+            ),
+            source,
+        })?;
+        Ok(Self { listener, port })
+    }
+
+    /// Where on the host.
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        self.listener.local_addr().map_err(|source| Error::Host {
+            what: "cannot tell where a port is published".into(),
+            source,
+        })
+    }
 }
 
 impl EgressStart {
@@ -33,6 +79,7 @@ impl EgressStart {
             program: program.map(Path::to_owned),
             audit: policy.audit.is_some(),
             policy: policy.layers.clone(),
+            published: Vec::new(),
         };
         Ok((start, machine.into()))
     }
@@ -41,18 +88,46 @@ impl EgressStart {
     ///
     /// # Errors
     /// The host's.
-    pub(crate) fn spawn(&self) -> Result<WorkerProcess> {
+    pub(crate) fn spawn(&self) -> Result<EgressWorker> {
         let (machine, egress) = UnixStream::pair().map_err(failed)?;
+        let (listeners, theirs) = UnixStream::pair().map_err(failed)?;
         let plan = EgressPlan {
             version: PLAN_VERSION,
-            roles: vec![Role::Network],
+            roles: vec![Role::Network, Role::Listeners],
             audit: self.audit,
         };
         let program = self.program.as_deref();
-        let files = [OwnedFd::from(egress)];
+        let files = [egress.into(), theirs.into()];
         let process = WorkerProcess::spawn(program, WorkerKind::Egress, &plan, &files, 0)?;
         send_descriptor(&self.wires, &machine).map_err(failed)?;
-        Ok(process)
+        Ok(EgressWorker { process, listeners })
+    }
+}
+
+/// A worker that is the guest's network.
+#[derive(Debug)]
+pub(crate) struct EgressWorker {
+    /// What it reports, and its end.
+    pub(crate) process: WorkerProcess,
+    listeners: UnixStream,
+}
+
+impl EgressWorker {
+    /// Has it decide by these layers.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) async fn decide_by(&mut self, policy: &[Layer]) -> io::Result<()> {
+        self.process.order(&Order::Policy(policy.to_vec())).await
+    }
+
+    /// Has it carry connections.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) async fn publish(&mut self, published: &Published) -> io::Result<()> {
+        send_descriptor(&self.listeners, &*published.listener)?;
+        self.process.order(&Order::Publish(published.port)).await
     }
 }
 
@@ -60,5 +135,33 @@ fn failed(source: io::Error) -> Error {
     Error::Host {
         what: "cannot lay the wire between the machine and its network".into(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_published_at_and_a_port_in_use_is_told() {
+        for (address, port) in [
+            ("0.0.0.0:0", 80),
+            ("[::]:0", 80),
+            ("192.0.2.1:0", 80),
+            ("127.0.0.1:0", 0),
+        ] {
+            let refused = Published::listen(address.parse().unwrap(), port);
+            assert!(matches!(refused, Err(Error::Config(_))), "{address} {port}");
+        }
+        let first = Published::listen("127.0.0.1:0".parse().unwrap(), 80).unwrap();
+        let address = first.address().unwrap();
+        assert!(address.ip().is_loopback() && address.port() != 0);
+        match Published::listen(address, 81) {
+            Err(Error::Host { source, what }) => {
+                assert_eq!(source.kind(), io::ErrorKind::AddrInUse);
+                assert!(what.contains(&address.to_string()), "{what}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

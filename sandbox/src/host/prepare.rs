@@ -13,7 +13,7 @@ use netproxy::audit::Log;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::audit::{self, LogFiles};
-use super::network::EgressStart;
+use super::network::{EgressStart, Published};
 use super::places;
 use crate::boot::layout::COMMAND_LINE_MAX;
 use crate::changes::{Changed, overlay};
@@ -102,10 +102,13 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
     for mount in &config.mounts {
         parts.add_share(mount, config)?;
     }
-    let egress = config.network.as_ref();
-    let program = config.worker_program.as_deref();
-    let egress = egress.map(|policy| parts.add_network(policy, program));
+    let network = config.network.as_ref();
+    let egress = network.map(|policy| parts.add_network(policy, config));
     let egress = egress.transpose()?;
+    if egress.is_none() && !config.published.is_empty() {
+        let message = "a published port takes a network: SandboxBuilder::network(NetworkPolicy::new()) gives one on which the guest can connect to nothing";
+        return Err(Error::Config(message.into()));
+    }
     let log = config.network.as_ref().and_then(|it| it.audit.as_ref());
     let log = log.map(|log| audit::open(log, &config.hostname));
     let audit = log.transpose()?;
@@ -188,10 +191,14 @@ impl Parts {
     fn add_network(
         &mut self,
         policy: &NetworkPolicy,
-        program: Option<&Path>,
+        config: &SandboxBuilder,
     ) -> Result<EgressStart> {
         policy.check()?;
-        let (start, machine) = EgressStart::new(policy, program)?;
+        let program = config.worker_program.as_deref();
+        let (mut start, machine) = EgressStart::new(policy, program)?;
+        for (address, port) in &config.published {
+            start.published.push(Published::listen(*address, *port)?);
+        }
         self.add(Role::Network, machine);
         Ok(start)
     }

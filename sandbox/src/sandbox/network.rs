@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{DRAIN_LIMIT, End, Watched};
-use crate::control::{Order, Report};
+use crate::control::Report;
 use crate::error::{Error, Result};
-use crate::host::{AuditWriter, EgressStart, WorkerProcess};
+use crate::host::{AuditWriter, EgressStart, EgressWorker, Published};
 use crate::network::Layer;
 use crate::text::printable;
 use crate::timeline::Phase;
@@ -33,15 +33,17 @@ pub(super) struct GuestNetwork {
 enum Wish {
     /// To decide by these layers.
     Policy(Vec<Layer>),
+    /// To carry connections to the guest.
+    Publish(Published),
     /// To be there again.
     Restart,
 }
 
 impl GuestNetwork {
-    /// Follows `process`, which `start` has started. The second resolves when the network is there, or with why it is not.
+    /// Follows `worker`, which `start` has started. The second resolves when the network is there, or with why it is not.
     pub(super) fn follow(
         start: EgressStart,
-        process: WorkerProcess,
+        worker: EgressWorker,
         watched: Watched,
         audit: Option<AuditWriter>,
     ) -> (Self, impl Future<Output = Result<()>> + use<>) {
@@ -60,7 +62,7 @@ impl GuestNetwork {
             // The follower goes without a word only when it was aborted.
             network.await.unwrap_or_else(|_| Err(gone()))
         };
-        let follower = tokio::spawn(follower.run(process, started));
+        let follower = tokio::spawn(follower.run(worker, started));
         let network_handle = Self {
             follower,
             wishes,
@@ -72,6 +74,11 @@ impl GuestNetwork {
     /// Has it decide by these layers, and waits until it does.
     pub(super) async fn replace_policy(&self, layers: Vec<Layer>) -> Result<()> {
         self.wish(Wish::Policy(layers)).await
+    }
+
+    /// Has it carry connections to the guest.
+    pub(super) async fn publish(&self, published: Published) -> Result<()> {
+        self.wish(Wish::Publish(published)).await
     }
 
     /// Starts it again when it has ended, by the policy that held then.
@@ -125,49 +132,45 @@ struct Follower {
     audit: Option<AuditWriter>,
     wishes: mpsc::Receiver<(Wish, oneshot::Sender<Result<()>>)>,
     ended: watch::Sender<Option<String>>,
-    /// Who waits for the worker's next answers, and the policy that decides if it says yes.
-    waiting: VecDeque<(Vec<Layer>, oneshot::Sender<Result<()>>)>,
+    /// What the worker has not answered yet, and who waits for it.
+    waiting: VecDeque<(Wish, oneshot::Sender<Result<()>>)>,
 }
 
 impl Follower {
     /// Takes what the egress workers tell, until the machine ends. `started` gets why there is no network, or that there is one.
-    async fn run(mut self, mut process: WorkerProcess, mut started: oneshot::Sender<Result<()>>) {
+    async fn run(mut self, mut worker: EgressWorker, mut started: oneshot::Sender<Result<()>>) {
         loop {
-            let begun = self.begin(&mut process).await;
+            let begun = self.begin(&mut worker).await;
             let is_begun = begun.is_ok();
             if !is_begun {
-                process.kill();
+                worker.process.kill();
             }
             let why = begun.as_ref().err().map(ToString::to_string);
             self.ended.send_replace(why);
             // Nobody may be listening any more.
             drop(started.send(begun));
-            if is_begun && !self.serve(process).await {
+            if is_begun && !self.serve(worker).await {
                 return;
             }
             match self.wait_for_restart().await {
-                Some(next) => (process, started) = next,
+                Some(next) => (worker, started) = next,
                 None => return,
             }
         }
     }
 
-    /// Waits until the worker is confined, and decides by the policy: the guest's bytes are then looked at, and not before.
-    async fn begin(&mut self, process: &mut WorkerProcess) -> Result<()> {
+    /// Waits until the worker is confined, and tells it what to do: the guest's bytes are then looked at, and not before.
+    async fn begin(&mut self, worker: &mut EgressWorker) -> Result<()> {
         let not_started = |fault, why: &str| {
             let message = format!("network: {}", printable(why));
             End::NotStarted(fault, message).error()
         };
-        while let Some(Ok(report)) = process.report().await {
+        let mut unanswered = 1 + self.start.published.len();
+        while let Some(Ok(report)) = worker.process.report().await {
             match report {
-                Report::Phase(Phase::Confined, _) => {
-                    // Of one that is gone the end is seen next.
-                    drop(
-                        process
-                            .order(&Order::Policy(self.start.policy.clone()))
-                            .await,
-                    );
-                }
+                // Of one that is gone the end is seen next.
+                Report::Phase(Phase::Confined, _) => drop(self.instruct(worker).await),
+                Report::Done(Ok(())) if unanswered > 1 => unanswered -= 1,
                 Report::Done(Ok(())) => return Ok(()),
                 Report::Done(Err(why)) => return Err(not_started(Fault::Caller, &why)),
                 Report::NotStarted(failure) => {
@@ -176,23 +179,31 @@ impl Follower {
                 report => self.note(report).await,
             }
         }
-        process.kill();
-        let words = process.wait().await;
+        worker.process.kill();
+        let words = worker.process.wait().await;
         let why = format!("the egress worker has ended: {words}");
         Err(not_started(Fault::Host, &why))
     }
 
+    async fn instruct(&self, worker: &mut EgressWorker) -> io::Result<()> {
+        worker.decide_by(&self.start.policy).await?;
+        for published in &self.start.published {
+            worker.publish(published).await?;
+        }
+        Ok(())
+    }
+
     /// Takes what the worker tells until it ends. False: the machine has ended, too.
-    async fn serve(&mut self, mut process: WorkerProcess) -> bool {
+    async fn serve(&mut self, mut worker: EgressWorker) -> bool {
         let mut why = None;
         loop {
             let report = tokio::select! {
-                report = process.report() => match report {
+                report = worker.process.report() => match report {
                     Some(Ok(report)) => report,
                     _ => break,
                 },
                 Some((wish, waiting)) = self.wishes.recv() => {
-                    self.fulfil(wish, waiting, &mut process).await;
+                    self.fulfil(wish, waiting, &mut worker).await;
                     continue;
                 }
             };
@@ -202,8 +213,8 @@ impl Follower {
                 report => self.note(report).await,
             }
         }
-        process.kill();
-        let words = process.wait().await;
+        worker.process.kill();
+        let words = worker.process.wait().await;
         // It ends with the machine, too, and that is known a moment later.
         let machine = tokio::time::timeout(DRAIN_LIMIT, self.watched.ended());
         if why.is_none() && words.is_success() && machine.await.is_ok() {
@@ -219,7 +230,7 @@ impl Follower {
     }
 
     /// Waits until a worker is wanted again, and starts it; whom to tell of it. `None`: the machine has ended.
-    async fn wait_for_restart(&mut self) -> Option<(WorkerProcess, oneshot::Sender<Result<()>>)> {
+    async fn wait_for_restart(&mut self) -> Option<(EgressWorker, oneshot::Sender<Result<()>>)> {
         loop {
             let (wish, waiting) = tokio::select! {
                 wish = self.wishes.recv() => wish?,
@@ -227,12 +238,12 @@ impl Follower {
             };
             let spawned = match wish {
                 Wish::Restart => self.start.spawn(),
-                Wish::Policy(_) => Err(gone()),
+                Wish::Policy(_) | Wish::Publish(_) => Err(gone()),
             };
             match spawned {
-                Ok(process) => {
-                    self.watched.set_egress_worker(process.id());
-                    return Some((process, waiting));
+                Ok(worker) => {
+                    self.watched.set_egress_worker(worker.process.id());
+                    return Some((worker, waiting));
                 }
                 // Who waited may have given up.
                 Err(error) => drop(waiting.send(Err(error))),
@@ -244,26 +255,28 @@ impl Follower {
         &mut self,
         wish: Wish,
         waiting: oneshot::Sender<Result<()>>,
-        process: &mut WorkerProcess,
+        worker: &mut EgressWorker,
     ) {
-        match wish {
-            Wish::Policy(layers) => {
-                // Of one that is gone the end is seen next.
-                drop(process.order(&Order::Policy(layers.clone())).await);
-                self.waiting.push_back((layers, waiting));
-            }
+        let ordered = match &wish {
+            Wish::Policy(layers) => worker.decide_by(layers).await,
+            Wish::Publish(published) => worker.publish(published).await,
             // It is there. Who waited may have given up.
-            Wish::Restart => drop(waiting.send(Ok(()))),
-        }
+            Wish::Restart => return drop(waiting.send(Ok(()))),
+        };
+        // Of one that is gone the end is seen next.
+        drop(ordered);
+        self.waiting.push_back((wish, waiting));
     }
 
-    /// Tells who waits for it.
+    /// Tells who waits for it. What was done the next worker is to do, too.
     fn done(&mut self, done: std::result::Result<(), String>) {
-        let Some((layers, waiting)) = self.waiting.pop_front() else {
+        let Some((wish, waiting)) = self.waiting.pop_front() else {
             return;
         };
-        if done.is_ok() {
-            self.start.policy = layers;
+        match wish {
+            Wish::Policy(layers) if done.is_ok() => self.start.policy = layers,
+            Wish::Publish(published) if done.is_ok() => self.start.published.push(published),
+            _ => {}
         }
         // Who waited may have given up.
         drop(waiting.send(done.map_err(Error::Config)));

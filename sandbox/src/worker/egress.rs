@@ -1,7 +1,7 @@
 //! The egress worker: the guest's network, in a process without files, guest memory and capabilities.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
@@ -11,19 +11,22 @@ use bytes::BytesMut;
 use hickory_resolver::TokioResolver;
 use hv_core::Fault;
 use if_addrs::IfAddr;
+use netproxy::HostName;
 use netproxy::address::{HostAddresses, Subnet};
 use netproxy::dial::Resolver;
+use netproxy::egress::{self, GuestNetwork};
 use netproxy::gateway::Network;
 use netproxy::policy::Engine;
 use netproxy::proxy::Proxy;
-use netproxy::{HostName, egress};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
 
 use super::Reporter;
 use super::confine::{self, NotConfined};
 use super::memory;
 use super::told::Told;
 use crate::control::{self, MalformedMessage, Order, Report, StartFailure};
+use crate::host::receive_descriptor;
 use crate::network;
 use crate::plan::{EgressPlan, Role};
 use crate::timeline::Phase;
@@ -45,31 +48,44 @@ pub(super) fn work(
         .and_then(|()| confine::enter_without_files())
         .map_err(|error| host(&error))?;
     reporter.phase(Phase::Confined);
-    let (sender, mut policies) = mpsc::unbounded_channel();
-    reporter.end_with_the_host(orders(Arc::clone(reporter), sender))?;
+    let (sender, mut changes) = mpsc::unbounded_channel();
+    let orders = Orders {
+        reporter: Arc::clone(reporter),
+        listeners: files.take(Role::Listeners)?.into(),
+        changes: sender,
+        received: BytesMut::new(),
+    };
+    reporter.end_with_the_host(orders.carry_out())?;
     let link = UnixStream::from(files.take(Role::Network)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| host(&error))?;
     let (told, reports) = Told::start(reporter, plan.audit).map_err(|error| host(&error))?;
-    let served = runtime.block_on(async {
-        let Some((engine, is_done)) = policies.recv().await else {
+    let served = LocalSet::new().block_on(&runtime, async {
+        // Nothing is published before.
+        let Some((Change::Policy(engine), is_done)) = changes.recv().await else {
             return Ok(());
         };
         let own = Box::new(own_addresses);
         let proxy = Rc::new(Proxy::new(engine, resolver, own, Box::new(told)));
-        answer(is_done);
+        answer(is_done, Ok(()));
         link.set_nonblocking(true)?;
         let link = tokio::net::UnixStream::from_std(link)?;
-        let mut served = pin!(egress::serve(link, Network::default(), Rc::clone(&proxy)));
+        let network = GuestNetwork::new(Network::default());
+        let mut served = pin!(egress::serve(link, &network, Rc::clone(&proxy)));
         loop {
             tokio::select! {
                 biased;
-                Some((engine, is_done)) = policies.recv() => {
-                    proxy.replace(engine);
-                    answer(is_done);
-                }
+                Some((change, is_done)) = changes.recv() => match change {
+                    Change::Policy(engine) => {
+                        proxy.replace(engine);
+                        answer(is_done, Ok(()));
+                    }
+                    Change::Publish(listener, port) => {
+                        answer(is_done, publish(listener, &network, port));
+                    }
+                },
                 served = &mut served => return served,
             }
         }
@@ -79,35 +95,72 @@ pub(super) fn work(
     served.map_err(|error| host(&error))
 }
 
-/// A policy that is to decide, and whom to tell that it does.
-type NewPolicy = (Engine, oneshot::Sender<()>);
+/// What is to be another way from now on.
+enum Change {
+    /// What decides.
+    Policy(Engine),
+    /// Connections that go to this port of the guest's.
+    Publish(TcpListener, u16),
+}
 
-fn answer(is_done: oneshot::Sender<()>) {
+type Answer = Result<(), String>;
+
+fn answer(is_done: oneshot::Sender<Answer>, answer: Answer) {
     // Who waits for it has the process's end to wait for otherwise.
-    let _: Result<(), ()> = is_done.send(());
+    let _: Result<(), Answer> = is_done.send(answer);
+}
+
+fn publish(listener: TcpListener, network: &GuestNetwork, port: u16) -> Answer {
+    let listener = tokio::net::TcpListener::from_std(listener);
+    let listener = listener.map_err(|error| error.to_string())?;
+    let published = netproxy::publish::publish(listener, network.clone(), port);
+    tokio::task::spawn_local(published);
+    Ok(())
 }
 
 /// Carries out what the host program orders, in the order in which it comes. For the thread that reads it: a policy may take a while to be
 /// understood.
-fn orders(
+struct Orders {
     reporter: Arc<Reporter>,
-    policies: mpsc::UnboundedSender<NewPolicy>,
-) -> impl FnMut(&[u8]) -> Result<(), MalformedMessage> + Send + 'static {
-    let mut received = BytesMut::new();
-    move |bytes| {
-        received.extend_from_slice(bytes);
-        while let Some(Order::Policy(layers)) = control::decode_order(&mut received)? {
-            let texts = layers.iter();
-            let texts = texts.map(|layer| (layer.whose, &*layer.origin, &*layer.text));
-            let done = network::compile(texts).and_then(|engine| {
-                let (sender, is_done) = oneshot::channel();
-                let told = policies.send((engine, sender));
-                let done = told.ok().and_then(|()| is_done.blocking_recv().ok());
-                done.ok_or_else(|| "the network has ended".into())
-            });
-            reporter.send(&Report::Done(done));
+    listeners: UnixStream,
+    changes: mpsc::UnboundedSender<(Change, oneshot::Sender<Answer>)>,
+    received: BytesMut,
+}
+
+impl Orders {
+    /// Takes what was read.
+    fn carry_out(mut self) -> impl FnMut(&[u8]) -> Result<(), MalformedMessage> + Send + 'static {
+        move |bytes| {
+            self.received.extend_from_slice(bytes);
+            while let Some(order) = control::decode_order(&mut self.received)? {
+                let done = self.change(&order).and_then(|change| self.make(change));
+                self.reporter.send(&Report::Done(done));
+            }
+            Ok(())
         }
-        Ok(())
+    }
+
+    fn change(&self, order: &Order) -> Result<Change, String> {
+        match order {
+            Order::Policy(layers) => {
+                let texts = layers.iter();
+                let texts = texts.map(|layer| (layer.whose, &*layer.origin, &*layer.text));
+                network::compile(texts).map(Change::Policy)
+            }
+            Order::Publish(port) => {
+                // It was sent before the order.
+                let listener = receive_descriptor(&self.listeners);
+                let listener = listener.map_err(|error| error.to_string())?;
+                Ok(Change::Publish(listener.into(), *port))
+            }
+        }
+    }
+
+    fn make(&self, change: Change) -> Answer {
+        let (sender, is_done) = oneshot::channel();
+        let sent = self.changes.send((change, sender));
+        let done = sent.ok().and_then(|()| is_done.blocking_recv().ok());
+        done.unwrap_or_else(|| Err("the network has ended".into()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The guest's network, with servers on the host's loopback as services: what is outside cannot be had in a test.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,6 +13,7 @@ cases!(Guest:
     what_policy_allows_is_reached_and_nothing_else,
     content_arrives_whole_both_ways,
     another_policy_decides_from_then_on,
+    published_ports_reach_the_guest_and_nothing_else_does,
     without_the_egress_worker_there_is_no_network_until_another,
 );
 
@@ -258,6 +259,63 @@ async fn without_the_egress_worker_there_is_no_network_until_another(
     );
     let (text, _) = shell(&sandbox, "timeout 60 curl -sS http://other.host/").await?;
     ensure!(text == "hello", "{text}");
+    sandbox.stop().await?;
+    Ok(())
+}
+
+/// What a server in the guest says, if it does.
+fn fetch(address: SocketAddr) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut all = String::new();
+    stream.read_to_string(&mut all)?;
+    Ok(all)
+}
+
+async fn published_ports_reach_the_guest_and_nothing_else_does(fixture: &Fixture) -> Result<()> {
+    let any = "127.0.0.1:0".parse()?;
+    let builder = fixture.small().network(NetworkPolicy::new());
+    let sandbox = builder.publish(any, 8080).start().await?;
+    let &[first] = sandbox.published() else {
+        anyhow::bail!("{:?}", sandbox.published())
+    };
+    // Nobody listens there yet.
+    let early = tokio::task::spawn_blocking(move || fetch(first)).await?;
+    ensure!(early.is_err(), "{early:?}");
+    let serve = "mkdir -p /tmp/w && cd /tmp/w && echo it is the guest > index.html && \
+                 (python3 -m http.server 8080 >/dev/null 2>&1 & python3 -m http.server 8081 >/dev/null 2>&1 &) ; \
+                 for i in $(seq 600); do (echo > /dev/tcp/127.0.0.1/8080 && echo > /dev/tcp/127.0.0.1/8081) 2>/dev/null && echo up && exit; sleep 0.1; done";
+    let (text, _) = shell(&sandbox, serve).await?;
+    ensure!(text == "up", "{text}");
+    let text = tokio::task::spawn_blocking(move || fetch(first)).await??;
+    ensure!(text.ends_with("it is the guest\n"), "{text}");
+    let second = sandbox.publish(any, 8081).await?;
+    let taken = sandbox.publish(second, 8081).await;
+    ensure!(
+        matches!(taken, Err(sandbox::Error::Host { .. })),
+        "{taken:?}"
+    );
+    let everywhere = sandbox.publish("0.0.0.0:0".parse()?, 8081).await;
+    ensure!(
+        matches!(everywhere, Err(sandbox::Error::Config(_))),
+        "{everywhere:?}"
+    );
+    let text = tokio::task::spawn_blocking(move || fetch(second)).await??;
+    ensure!(text.ends_with("it is the guest\n"), "{text}");
+    // Nothing of it is a way out.
+    let (text, _) = shell(
+        &sandbox,
+        &format!("curl -s -m 20 http://100.64.0.1:{}/; echo $?", first.port()),
+    )
+    .await?;
+    ensure!(text == "7", "the host's end by the gateway: {text}");
+    // What comes between two workers waits.
+    kill_network(&sandbox).await?;
+    let waiting = tokio::task::spawn_blocking(move || fetch(second));
+    sandbox.restart_network().await?;
+    let text = waiting.await??;
+    ensure!(text.ends_with("it is the guest\n"), "{text}");
     sandbox.stop().await?;
     Ok(())
 }
