@@ -2,13 +2,15 @@
 //!
 //! Network: a network namespace without interfaces. Privilege: no capability in any set, and none
 //! to be gained by an `exec`. Traces: no core dump, no look into the process by others of the same
-//! user. A control that cannot be had is an error; nothing is dropped silently. System call and
-//! file system filters are a later step.
+//! user. System calls: what no worker asks for ends it, and the egress worker has a list of what it may ask for. A control that cannot be had is an
+//! error; nothing is dropped silently. A file system filter for the vmm worker is a later step.
 
 #![expect(
     unsafe_code,
     reason = "leaving namespaces is an unsafe function in rustix"
 )]
+
+mod calls;
 
 use std::fs;
 use std::io;
@@ -24,6 +26,8 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use thiserror::Error;
+
+use calls::Filters;
 
 /// A control that this host does not grant.
 #[derive(Debug, Error)]
@@ -100,7 +104,8 @@ pub(crate) fn probe() -> io::Result<()> {
 
 /// Gives up everything. Call it while the process has one thread.
 pub(super) fn enter() -> Result<(), NotConfined> {
-    enter_as(&Identity::present())
+    enter_as(&Identity::present())?;
+    limit_calls(Filters::common())
 }
 
 /// As [`enter`], but for files instead of the network: none can be opened any more, made or removed. Call it while the process has one thread.
@@ -109,6 +114,15 @@ pub(super) fn enter_without_files() -> Result<(), NotConfined> {
     leave_files().map_err(|error| NotConfined {
         control: "all files (Landlock)",
         source: io::Error::other(error),
+    })?;
+    limit_calls(Filters::egress())
+}
+
+fn limit_calls(filters: io::Result<Filters>) -> Result<(), NotConfined> {
+    let limited = filters.and_then(|filters| filters.apply());
+    limited.map_err(|source| NotConfined {
+        control: "system calls (seccomp)",
+        source,
     })
 }
 
@@ -209,6 +223,7 @@ fn drop_capabilities() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpStream, UdpSocket};
+    use std::os::unix::process::ExitStatusExt as _;
 
     use super::*;
 
@@ -249,6 +264,20 @@ mod tests {
             (before, fs::File::open("/dev/null").is_ok(), made)
         });
         assert_eq!(opened.join().unwrap(), (true, false, false));
+    }
+
+    #[test]
+    fn what_no_worker_asks_for_ends_it() {
+        let filters = Filters::common().unwrap();
+        let mut command = Command::new("true");
+        let confine = move || {
+            rustix::thread::set_no_new_privs(true)?;
+            filters.apply()
+        };
+        // SAFETY: as in `probe`: the filters are there already.
+        unsafe { command.pre_exec(confine) };
+        let end = command.status().unwrap();
+        assert_eq!(end.signal(), Some(libc::SIGSYS), "{end}");
     }
 
     /// A child can try it as any user: a process with other threads cannot enter a user namespace.

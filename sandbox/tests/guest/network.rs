@@ -12,6 +12,7 @@ use crate::fixture::{Fixture, cases};
 cases!(Guest:
     what_policy_allows_is_reached_and_nothing_else,
     content_arrives_whole_both_ways,
+    both_workers_are_confined,
     another_policy_decides_from_then_on,
     published_ports_reach_the_guest_and_nothing_else_does,
     without_the_egress_worker_there_is_no_network_until_another,
@@ -316,6 +317,39 @@ async fn published_ports_reach_the_guest_and_nothing_else_does(fixture: &Fixture
     sandbox.restart_network().await?;
     let text = waiting.await??;
     ensure!(text.ends_with("it is the guest\n"), "{text}");
+    sandbox.stop().await?;
+    Ok(())
+}
+
+async fn both_workers_are_confined(fixture: &Fixture) -> Result<()> {
+    let sandbox = start(fixture, &service("web.host", web()?, "http", 80)).await?;
+    for worker in [sandbox.worker_id(), sandbox.egress_worker_id()] {
+        let worker = worker.context("a worker is missing")?;
+        let tasks = std::fs::read_dir(format!("/proc/{worker}/task"))?;
+        let mut threads = 0;
+        for task in tasks {
+            let status = std::fs::read_to_string(task?.path().join("status"))?;
+            for line in [
+                "Seccomp:\t2",
+                "NoNewPrivs:\t1",
+                "CapEff:\t0000000000000000",
+                "CapPrm:\t0000000000000000",
+                "CapInh:\t0000000000000000",
+                "CapBnd:\t0000000000000000",
+                "CapAmb:\t0000000000000000",
+            ] {
+                ensure!(status.contains(line), "{line} is not of {status}");
+            }
+            threads += 1;
+        }
+        ensure!(threads > 1, "{worker} has {threads} threads");
+        let limits = std::fs::read_to_string(format!("/proc/{worker}/limits"))?;
+        let core = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let is_none = core.is_some_and(|line| line.split_whitespace().nth(4) == Some("0"));
+        ensure!(is_none, "{core:?}");
+    }
     sandbox.stop().await?;
     Ok(())
 }
