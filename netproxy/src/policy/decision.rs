@@ -75,8 +75,8 @@ pub enum Reason {
     /// The user's policies allow it, and the repository's does not.
     #[error("the repository's policy does not allow it")]
     Repository,
-    /// The mode is audit, and the address is not a public one.
-    #[error("the address is not public")]
+    /// The mode is audit, and the name or address is not a public one.
+    #[error("no rule allows it, and audit mode is for public names and addresses")]
     NotPublic,
 }
 

@@ -19,7 +19,7 @@ pub const LARGEST_PATTERN: usize = 1024;
 pub struct Policy {
     /// Where it is from, for messages.
     pub origin: Origin,
-    /// What becomes of what no rule mentions; [`Mode::Enforce`] if no layer says.
+    /// What becomes of what no rule mentions; [`Mode::Enforce`] if no layer says, or any layer says so.
     pub mode: Option<Mode>,
     /// What is allowed.
     pub allow: Vec<Allow>,
@@ -37,7 +37,7 @@ pub enum Mode {
     /// It is denied.
     #[default]
     Enforce,
-    /// It is let through to public destinations, and the decision says so: for learning what a policy must allow.
+    /// It is let through to public destinations, and the decision says so: for learning what a policy must allow. See [audit mode](super#audit-mode).
     Audit,
 }
 

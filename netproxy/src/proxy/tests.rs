@@ -16,6 +16,7 @@ use crate::policy::{Abilities, Layers, Origin, Policy};
 use crate::relay::Carried;
 use crate::testkit::{self, Connection, End, Guest};
 
+mod audit_mode;
 mod quotas;
 
 /// Every name is at one address.
@@ -54,6 +55,11 @@ impl Observer for Lines {
             by.unwrap_or_default()
         );
         // A test that has seen enough does not listen any more.
+        drop(self.0.send(line));
+    }
+
+    fn audited(&self, denial: &Denial) {
+        let line = format!("{} audited: {}", denial.destination, denial.why);
         drop(self.0.send(line));
     }
 

@@ -121,6 +121,8 @@ impl Observer for Told {
         }
     }
 
+    fn audited(&self, _: &Denial) {}
+
     fn ended(&self, flow: &Flow, carried: Carried, duration: Duration) {
         self.audit(|now| Record::ended(now, flow, carried, duration));
     }
