@@ -172,10 +172,10 @@ fn unreadable(file: &Path, error: &io::Error) -> Failure {
     .into()
 }
 
-/// Tells what the command was kept from on its network.
-pub(crate) fn say_denied(denied: &[Denied]) {
+/// Tells what became of what the policy does not allow.
+pub(crate) fn say_denied(what: &str, denied: &[Denied]) {
     for denied in denied.iter().take(MOST_DENIED) {
-        say(&format!("coffer: not reached: {denied}"));
+        say(&format!("coffer: {what}: {denied}"));
         if let Some(rule) = &denied.rule {
             say(&format!("coffer:   to allow it: {rule}"));
         }

@@ -86,7 +86,9 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
         say(&format!("coffer: {problem}"));
     }
     say_refusals(&sandbox.refusals());
-    network::say_denied(&sandbox.denied());
+    network::say_denied("not reached", &sandbox.denied());
+    let audited = "let through by audit mode, otherwise denied";
+    network::say_denied(audited, &sandbox.would_be_denied());
     match sandbox.changes() {
         Ok(workspaces) => workspaces
             .iter()
