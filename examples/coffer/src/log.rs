@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use sandbox::Error;
 use sandbox::audit::{Digest, MAX_FILES, MAX_LINE, rotated, verify};
-use sandbox::changes::visible;
 use serde_json::Value;
 
 use crate::cli::LogOptions;
 use crate::failure::Failure;
-use crate::print::{print, say};
+use crate::print::{escaped, print, say};
 
 /// How often a file that is followed is looked at.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -220,12 +219,6 @@ fn numbers(record: &Value) -> String {
         Some("lost") => format!("{} records", number("records")),
         _ => String::new(),
     }
-}
-
-fn escaped(text: &str) -> String {
-    let visible = visible(text.as_bytes());
-    let visible = String::from_utf8_lossy(&visible);
-    visible.replace('\n', "\\n").replace('\t', "\\t")
 }
 
 #[cfg(test)]

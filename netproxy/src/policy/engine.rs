@@ -57,6 +57,12 @@ impl Engine {
         })
     }
 
+    /// What becomes of what no rule mentions.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// What is decided about a connection before any of its content. `scheme` is what the connection turned out to be; for one that is
     /// to be carried unread it is [`Scheme::Tcp`]: whether it is to be is asked first, because then nothing needs to be looked at.
     #[must_use]

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sandbox::GuestFiles;
 
+use crate::policies;
 use crate::program::{Ended, coffer, until, worker_of};
 use crate::runner::{self, Test, Verdict};
 
@@ -24,6 +25,10 @@ const ANYWHERE: &[(&str, Run)] = &[
         closed_or_full_output_is_no_panic,
     ),
     ("cli::help_has_examples", help_has_examples),
+    (
+        "cli::a_url_is_checked_by_all_layers",
+        policies::a_url_is_checked_by_all_layers,
+    ),
 ];
 
 /// What needs a host and files with which a guest starts, even where it does not come to that.

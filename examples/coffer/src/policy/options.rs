@@ -1,0 +1,59 @@
+//! The command line of `coffer policy`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+const CHECK_HELP: &str = "\
+Examples:
+  coffer policy check https://example.com --policy policy.toml
+  coffer policy check http://example.com/x --method POST --policy policy.toml -w .
+  coffer policy check tcp://example.com:5432 --allow example.com --json
+  coffer policy check ssh://git@example.com/x.git --policy policy.toml
+
+The same layers of policies decide as in `coffer run` with these options, by the same engine; nothing is connected to.
+
+Exit status:
+  0    the policy lets it through, if only in audit mode
+  1    it is denied
+  125  there is no answer: the URL or a policy is not valid";
+
+/// What to do with policies.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Tell whether a guest could connect to a URL, and which rule decides
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckOptions),
+}
+
+impl PolicyCommand {
+    /// Whether failures are to be told as JSON.
+    pub(crate) const fn is_json(&self) -> bool {
+        match self {
+            Self::Check(options) => options.json,
+        }
+    }
+}
+
+/// `coffer policy check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckOptions {
+    /// What the guest would connect to: https, http, wss, ws, ssh, git, or tcp://HOST:PORT
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// The policy, as of `coffer run --policy`; the user's own applies, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Allow HTTPS to this host too, as of `coffer run --allow`
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow: Vec<String>,
+    /// The workspace, whose `.cofferdam/policy.toml` applies, too
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workspace: Option<PathBuf>,
+    /// Method of the request, which matters where requests are read
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    pub(crate) method: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
