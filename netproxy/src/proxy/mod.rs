@@ -544,7 +544,8 @@ impl<R: Resolver + 'static> Zone for Permitted<'_, R> {
             let host = Host::from(name.clone());
             let rule = suggestion(self.engine, &host, 443, Scheme::Https, None);
             let reason = match self.engine.connection(&host, 443, Scheme::Https).verdict {
-                Verdict::Deny(reason) => reason,
+                Verdict::Deny(reason @ (Reason::DenyRule | Reason::NotPublic)) => reason,
+                // The port was not asked for.
                 _ => Reason::Host,
             };
             self.proxy

@@ -76,8 +76,15 @@ impl Observer for Lines {
 }
 
 fn engine(policy: &str) -> Engine {
+    engine_within(policy, "")
+}
+
+/// Where the repository has a policy, too.
+fn engine_within(policy: &str, repository: &str) -> Engine {
+    let parse = |text: &str, origin| Policy::parse(text.as_bytes(), Origin::new(origin));
     let layers = Layers {
-        sandbox: Some(Policy::parse(policy.as_bytes(), Origin::new("test")).unwrap()),
+        sandbox: Some(parse(policy, "test").unwrap()),
+        repository: Some(parse(repository, "repository").unwrap()),
         ..Layers::default()
     };
     let is_public = |address| crate::address::check(address).is_ok();
@@ -105,9 +112,12 @@ impl Bench {
 
     /// On a host with these addresses.
     fn beside(policy: &str, own: fn() -> io::Result<HostAddresses>) -> Self {
+        Self::of(engine(policy), own)
+    }
+
+    fn of(engine: Engine, own: fn() -> io::Result<HostAddresses>) -> Self {
         let (tell, told) = channel();
         let (policies, mut next) = tokio::sync::mpsc::unbounded_channel::<String>();
-        let engine = engine(policy);
         let (guest, _) = testkit::guest(async move |link| {
             let resolver = Everything("127.0.0.1".parse().unwrap());
             let lines = Box::new(Lines(tell));

@@ -160,3 +160,42 @@ fn what_only_the_mode_lets_through_says_why_and_which_rule_is_missing() {
     assert_eq!(rule, "allow = [{ host = \"b.example\" }]");
     assert_eq!(audited("a.example"), None);
 }
+
+/// What only the mode lets through is carried and told. A service is the one thing that the tests can reach; the repository's policy leaves it out.
+#[test]
+fn what_only_the_mode_lets_through_is_carried_and_told() {
+    let (server, echoed) = echo();
+    let services = service("a.host", server, "tcp", 7) + &service("b.host", server, "http", 80);
+    let policy = format!("mode = \"audit\"\n{services}");
+    let repository = "[[allow]]\nhost = \"x.example\"\n";
+    let own = || Ok(HostAddresses::default());
+    let mut bench = Bench::of(engine_within(&policy, repository), own);
+    let connection = bench.connect("a.host", 7);
+    assert!(bench.guest.send(connection, b"hello"));
+    assert_eq!(bench.guest.receive(connection, 5), b"hello");
+    bench.guest.finish(connection);
+    assert_eq!(bench.guest.receive_all(connection).1, Some(End::Finished));
+    assert_eq!(echoed.recv().unwrap(), 5);
+    let why = "the repository's policy does not allow it";
+    for line in [
+        "1: a.host:7 opened by test:2",
+        &format!("a.host:7 audited: {why}"),
+        "a.host:7 tcp: 5 sent, 5 received",
+    ] {
+        assert_eq!(bench.told(), line);
+    }
+    let connection = bench.connect("b.host", 80);
+    let request = b"GET /x HTTP/1.1\r\nHost: b.host\r\n\r\n";
+    assert!(bench.guest.send(connection, request));
+    for line in [
+        "2: b.host:80 opened by test:7",
+        "b.host:80 GET /x",
+        &format!("b.host:80 audited: {why}"),
+    ] {
+        assert_eq!(bench.told(), line);
+    }
+    // The same policy in enforce mode.
+    let mut bench = Bench::of(engine_within(&services, repository), own);
+    assert_eq!(bench.guest.resolve("a.host"), None);
+    assert_eq!(bench.told(), "a.host: no rule allows this host");
+}
