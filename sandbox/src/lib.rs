@@ -175,6 +175,7 @@ pub use network::{Denied, NetworkPolicy};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod policy {
     pub use crate::network::{ABILITIES, is_public};
+    pub use netproxy::learn;
     pub use netproxy::policy::*;
     pub use netproxy::{HostName, NameError};
 }

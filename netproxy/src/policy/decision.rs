@@ -139,7 +139,7 @@ impl<'a> Request<'a> {
 }
 
 /// Whether `text` is a method in the one spelling that rules compare.
-pub(super) fn is_method(text: &str) -> bool {
+pub(crate) fn is_method(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|byte| byte.is_ascii_uppercase())
         && bytes.all(|byte| byte.is_ascii_uppercase() || byte == b'-')

@@ -42,7 +42,9 @@ pub enum Mode {
 }
 
 /// How a connection's bytes are understood.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Scheme {
@@ -59,7 +61,9 @@ impl Scheme {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Https, Self::Http, Self::Tcp];
 
-    pub(super) const fn usual_port(self) -> Option<u16> {
+    /// The port that a rule with this scheme means unless it says another; of tcp, there is none.
+    #[must_use]
+    pub const fn usual_port(self) -> Option<u16> {
         match self {
             Self::Https => Some(443),
             Self::Http => Some(80),

@@ -164,7 +164,7 @@ impl Engine {
         rules.filter(|(_, rule)| rule.quota != Quota::default())
     }
 
-    pub(super) fn is_service(&self, host: &Host) -> bool {
+    pub(crate) fn is_service(&self, host: &Host) -> bool {
         self.index.groups(host).any(Group::is_service)
     }
 

@@ -8,7 +8,7 @@ use super::error::Problem;
 use crate::HostName;
 
 /// A destination: a name, or an address without a name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// A name, which is not resolved yet.
     Name(HostName),

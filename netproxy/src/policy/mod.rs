@@ -100,11 +100,13 @@ pub mod path;
 mod rule;
 mod suggestion;
 
+pub(crate) use decision::is_method;
 pub use decision::{Decision, Reason, Verdict};
 pub use document::{
     Allow, Deny, LARGEST_FILE, LARGEST_PATTERN, MOST_RULES, Mode, Policy, Quota, Scheme, Service,
 };
 pub use engine::Engine;
+pub(crate) use error::excerpt;
 pub use error::{Origin, Place, PolicyError, Problem, Unread};
 pub use host::Host;
 pub use rule::{Rule, Schemes};

@@ -1,6 +1,7 @@
 //! `coffer policy`: what a policy says, and what one could be made of.
 
 mod check;
+mod learn;
 pub(crate) mod options;
 mod url;
 
@@ -13,5 +14,6 @@ use options::PolicyCommand;
 pub(crate) fn main(command: &PolicyCommand) -> Result<ExitCode, Failure> {
     match command {
         PolicyCommand::Check(options) => check::main(options),
+        PolicyCommand::Learn(options) => learn::main(options),
     }
 }

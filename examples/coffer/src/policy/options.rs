@@ -18,12 +18,27 @@ Exit status:
   1    it is denied
   125  there is no answer: the URL or a policy is not valid";
 
+const LEARN_HELP: &str = "\
+Examples:
+  coffer run --policy audit.toml --audit-log net.log -- make test    with mode = \"audit\" in audit.toml
+  coffer policy learn net.log > policy.toml                          all that was let through
+  coffer policy learn net.log --policy policy.toml                   what that policy lacks
+
+A rule is learned for each host, port and scheme that was let through, by a rule or by audit mode, in all of the logs' files
+(FILE.1 and so on are read, too). Where requests are read (plain HTTP), it says methods and paths. What was denied is told
+in comments and never learned. Whoever was in the guest chose what is in the log: read the rules before you use them.
+
+The exit status is 125 when a log was changed, is not there or is none.";
+
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Tell whether a guest could connect to a URL, and which rule decides
     #[command(after_help = CHECK_HELP)]
     Check(CheckOptions),
+    /// Print the rules that a policy lacks for what an audit log tells was let through
+    #[command(after_help = LEARN_HELP)]
+    Learn(LearnOptions),
 }
 
 impl PolicyCommand {
@@ -31,8 +46,26 @@ impl PolicyCommand {
     pub(crate) const fn is_json(&self) -> bool {
         match self {
             Self::Check(options) => options.json,
+            Self::Learn(_) => false,
         }
     }
+}
+
+/// `coffer policy learn`.
+#[derive(Debug, Args)]
+pub(crate) struct LearnOptions {
+    /// Logs that `coffer run --audit-log` has written
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) logs: Vec<PathBuf>,
+    /// A policy: what it allows is not learned
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Make one rule for three names and more below the same name; it allows more than was seen
+    #[arg(long)]
+    pub(crate) wildcards: bool,
+    /// Learn from a log that was changed, too
+    #[arg(long)]
+    pub(crate) unverified: bool,
 }
 
 /// `coffer policy check`.

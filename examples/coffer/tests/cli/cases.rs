@@ -29,6 +29,10 @@ const ANYWHERE: &[(&str, Run)] = &[
         "cli::a_url_is_checked_by_all_layers",
         policies::a_url_is_checked_by_all_layers,
     ),
+    (
+        "cli::a_log_becomes_a_policy",
+        policies::a_log_becomes_a_policy,
+    ),
 ];
 
 /// What needs a host and files with which a guest starts, even where it does not come to that.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use sandbox::audit::Digest;
 
 use crate::program::{Ended, coffer};
 
@@ -106,4 +107,99 @@ pub(crate) fn a_url_is_checked_by_all_layers() -> Result<()> {
     let tightens =
         "`mode = \"audit\"` has no place in a repository's policy: that can only tighten";
     Ended::of(&mut policy(home, &arguments))?.failed_with(125, tightens)
+}
+
+/// A line of an audit log that continues `prev`.
+fn line(prev: Digest, rest: &str) -> String {
+    format!(
+        "{{\"prev\":\"{prev}\",\"time\":\"2026-08-01T12:00:00.000Z\",\"sandbox\":\"box\",{rest}}}"
+    )
+}
+
+/// An audit log with these lines.
+fn log(rest: &[&str], mut head: Digest) -> (String, Digest) {
+    let mut log = String::new();
+    for rest in rest {
+        let line = line(head, rest);
+        head = Digest::of(line.as_bytes());
+        log.push_str(&line);
+        log.push('\n');
+    }
+    (log, head)
+}
+
+const OPENED: &str =
+    r#""event":"opened","flow":1,"host":"a.example","port":443,"scheme":"https","verdict":"audit""#;
+const OTHER: &str =
+    r#""event":"opened","flow":2,"host":"b.example","port":443,"scheme":"https","verdict":"allow""#;
+const DENIED: &str = r#""event":"denied","host":"c.example","port":443,"verdict":"deny","reason":"the address may not be dialled""#;
+
+/// All files of a log are read, and one that was changed is not learned from unless that is wanted.
+pub(crate) fn a_log_becomes_a_policy() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let home = home.path();
+    let (older, head) = log(&[OPENED], Digest::default());
+    let (newer, _) = log(&[OTHER, DENIED, OTHER], head);
+    fs::write(home.join("net.log.1"), &older)?;
+    fs::write(home.join("net.log"), &newer)?;
+    fs::write(home.join("p.toml"), "[[allow]]\nhost = 'a.example'\n")?;
+    let learned = Ended::of(&mut policy(home, &["learn", "net.log"]))?;
+    ensure!(
+        learned.status == 0 && learned.stderr.is_empty(),
+        "{learned:?}"
+    );
+    for part in [
+        "[[allow]]\nhost = \"a.example\"\n",
+        "# 2 connections, 2026-08-01T12:00:00Z to 2026-08-01T12:00:00Z, by box\n[[allow]]\nhost = \"b.example\"\n",
+        "#   c.example:443: the address may not be dialled (1 times)\n",
+    ] {
+        ensure!(learned.stdout.contains(part), "{part}: {learned:?}");
+    }
+    // What was learned allows it.
+    fs::write(home.join("learned.toml"), &learned.stdout)?;
+    let check = |host: &str| {
+        let url = format!("https://{host}.example/");
+        Ended::of(&mut policy(
+            home,
+            &["check", &url, "--policy", "learned.toml"],
+        ))
+    };
+    ensure!(check("a")?.status == 0 && check("b")?.status == 0 && check("c")?.status == 1);
+    let more = Ended::of(&mut policy(
+        home,
+        &["learn", "net.log", "--policy", "p.toml"],
+    ))?;
+    ensure!(
+        !more.stdout.contains("host = \"a.") && more.stdout.contains("host = \"b."),
+        "{more:?}"
+    );
+
+    fs::write(
+        home.join("net.log"),
+        newer.replacen("b.example", "d.example", 1),
+    )?;
+    let arguments = ["learn", "net.log"];
+    Ended::of(&mut policy(home, &arguments))?.failed_with(
+        125,
+        "net.log: line 2: it does not continue the line before it",
+    )?;
+    let unverified = Ended::of(&mut policy(home, &["learn", "--unverified", "net.log"]))?;
+    ensure!(
+        unverified.status == 0
+            && unverified.stderr.lines().count() == 1
+            && unverified.stdout.matches("[[allow]]").count() == 3,
+        "{unverified:?}"
+    );
+    for (file, part) in [
+        ("none", "none"),
+        ("p.toml", "line 1: it is no record"),
+        (".", "is a directory"),
+    ] {
+        let ended = Ended::of(&mut policy(home, &["learn", file]))?;
+        ensure!(
+            ended.status == 125 && ended.stderr.to_lowercase().contains(part),
+            "{ended:?}"
+        );
+    }
+    Ok(())
 }
