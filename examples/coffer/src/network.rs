@@ -138,7 +138,7 @@ fn read_of_repository(workspace: &Path) -> Result<Option<(String, Vec<u8>)>, Fai
     found(&file, text)
 }
 
-fn open_regular(file: &Path) -> io::Result<File> {
+pub(crate) fn open_regular(file: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
     #[cfg(unix)]

@@ -3,6 +3,7 @@
 mod check;
 mod learn;
 pub(crate) mod options;
+mod suggest;
 mod url;
 
 use std::process::ExitCode;
@@ -15,5 +16,6 @@ pub(crate) fn main(command: &PolicyCommand) -> Result<ExitCode, Failure> {
     match command {
         PolicyCommand::Check(options) => check::main(options),
         PolicyCommand::Learn(options) => learn::main(options),
+        PolicyCommand::Suggest(options) => suggest::main(options),
     }
 }

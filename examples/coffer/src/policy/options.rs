@@ -30,6 +30,15 @@ in comments and never learned. Whoever was in the guest chose what is in the log
 
 The exit status is 125 when a log was changed, is not there or is none.";
 
+const SUGGEST_HELP: &str = "\
+Examples:
+  coffer policy suggest                         of the user's tools, and the remotes of the present directory's repository
+  coffer policy suggest -w ~/project > policy.toml
+
+Looks into the user's settings of apt, cargo, go, npm and pip (files and variables), and into the workspace's git settings. It
+knows no host by itself: what a tool has built in is found by audit mode and `coffer policy learn`. Passwords and tokens in
+these settings are not printed. What cannot be read or understood is told on standard error, and the rest goes on.";
+
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
@@ -39,6 +48,9 @@ pub(crate) enum PolicyCommand {
     /// Print the rules that a policy lacks for what an audit log tells was let through
     #[command(after_help = LEARN_HELP)]
     Learn(LearnOptions),
+    /// Print rules for the hosts that this host's package managers and git are configured with
+    #[command(after_help = SUGGEST_HELP)]
+    Suggest(SuggestOptions),
 }
 
 impl PolicyCommand {
@@ -46,7 +58,7 @@ impl PolicyCommand {
     pub(crate) const fn is_json(&self) -> bool {
         match self {
             Self::Check(options) => options.json,
-            Self::Learn(_) => false,
+            Self::Learn(_) | Self::Suggest(_) => false,
         }
     }
 }
@@ -66,6 +78,20 @@ pub(crate) struct LearnOptions {
     /// Learn from a log that was changed, too
     #[arg(long)]
     pub(crate) unverified: bool,
+}
+
+/// `coffer policy suggest`.
+#[derive(Debug, Args)]
+pub(crate) struct SuggestOptions {
+    /// The workspace, whose repository's remotes are looked at [default: the present directory]
+    #[arg(
+        short,
+        long,
+        value_name = "DIR",
+        default_value = ".",
+        hide_default_value = true
+    )]
+    pub(crate) workspace: PathBuf,
 }
 
 /// `coffer policy check`.

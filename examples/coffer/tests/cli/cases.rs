@@ -33,6 +33,10 @@ const ANYWHERE: &[(&str, Run)] = &[
         "cli::a_log_becomes_a_policy",
         policies::a_log_becomes_a_policy,
     ),
+    (
+        "cli::settings_of_tools_become_rules",
+        policies::settings_of_tools_become_rules,
+    ),
 ];
 
 /// What needs a host and files with which a guest starts, even where it does not come to that.
@@ -178,8 +182,10 @@ fn closed_or_full_output_is_no_panic() -> Result<()> {
 }
 
 fn help_has_examples() -> Result<()> {
-    for command in ["run", "doctor", "completions"] {
-        let help = Ended::of(&mut coffer([command, "--help"]))?;
+    let policy = ["policy check", "policy learn", "policy suggest"];
+    for command in ["run", "doctor", "completions"].iter().chain(&policy) {
+        let arguments = command.split(' ').chain(["--help"]);
+        let help = Ended::of(&mut coffer(arguments))?;
         ensure!(
             help.status == 0 && help.stdout.contains(&format!("\n  coffer {command} ")),
             "{help:?}"

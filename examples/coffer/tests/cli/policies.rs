@@ -203,3 +203,50 @@ pub(crate) fn a_log_becomes_a_policy() -> Result<()> {
     }
     Ok(())
 }
+
+/// What is suggested is a policy, without passwords; what is broken is told, and the rest goes on.
+pub(crate) fn settings_of_tools_become_rules() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let home = home.path();
+    fs::create_dir_all(home.join(".cargo"))?;
+    fs::create_dir_all(home.join("w/.git"))?;
+    fs::write(
+        home.join(".npmrc"),
+        "registry=https://me:secret@npm.example/\n//npm.example/:_authToken=secret\n",
+    )?;
+    fs::write(
+        home.join(".cargo/config.toml"),
+        "[registries.x]\ntoken = secret\n",
+    )?;
+    fs::write(
+        home.join("w/.git/config"),
+        "[remote \"origin\"]\n\turl = git@git.example:x.git\n",
+    )?;
+    let mut command = policy(home, &["suggest", "-w", "w"]);
+    command.env("PIP_INDEX_URL", "http://pip.example/simple");
+    let ended = Ended::of(&mut command)?;
+    ensure!(ended.status == 0, "{ended:?}");
+    for part in [
+        ".npmrc: registry\n[[allow]]\nhost = \"npm.example\"\n",
+        "remote \"origin\" url\n[[allow]]\nhost = \"git.example\"\nscheme = \"tcp\"\nports = [22]\n",
+        "# pip: environment: PIP_INDEX_URL\n[[allow]]\nhost = \"pip.example\"\nscheme = \"http\"\nmethods = [\"GET\", \"HEAD\"]\n",
+    ] {
+        ensure!(ended.stdout.contains(part), "{part}: {ended:?}");
+    }
+    ensure!(
+        ended.stderr.contains("config.toml: line 2 is no TOML\n"),
+        "{ended:?}"
+    );
+    ensure!(!format!("{ended:?}").contains("secret"), "{ended:?}");
+    fs::write(home.join("p.toml"), &ended.stdout)?;
+    for (url, status) in [
+        ("https://npm.example/", 0),
+        ("ssh://git.example/", 0),
+        ("http://pip.example/simple/x", 0),
+        ("https://pip.example/", 1),
+    ] {
+        let checked = Ended::of(&mut policy(home, &["check", url, "--policy", "p.toml"]))?;
+        ensure!(checked.status == status, "{url}: {checked:?}");
+    }
+    Ok(())
+}
