@@ -32,6 +32,8 @@ struct Counts(Rc<Cell<usize>>);
 impl Observer for Counts {
     fn denied(&self, _: &Denial) {}
 
+    fn audited(&self, _: &Denial) {}
+
     fn opened(&self, flow: &Flow) {
         panic!("{} was reached", flow.destination)
     }

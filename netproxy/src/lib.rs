@@ -13,6 +13,7 @@ mod frame;
 pub mod gateway;
 pub mod http;
 mod json;
+pub mod learn;
 pub mod link;
 pub mod name;
 pub mod names;

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use netproxy::audit::{BrokenChain, Digest, Fault, MAX_LINE, Verified, verify};
+pub use netproxy::audit::{BrokenChain, Digest, Entry, Fault, Lines, MAX_LINE, Verified, verify};
 
 /// Most bytes of a log's file, unless set.
 pub const DEFAULT_FILE_BYTES: u64 = 16 << 20;

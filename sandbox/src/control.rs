@@ -30,6 +30,8 @@ pub(crate) enum Report {
     Refused(Refusal),
     /// The guest was kept from a connection or a request.
     Denied(Denied),
+    /// The guest would have been kept from it, if the policy's mode were not audit.
+    WouldBeDenied(Denied),
     /// A line for the audit log of the network.
     Audit(Box<Record>),
     /// The oldest order that was not answered yet was carried out, or why not.
@@ -168,6 +170,11 @@ mod tests {
                 destination: "a.example:443".into(),
                 reason: "no rule allows it".into(),
                 rule: None,
+            }),
+            Report::WouldBeDenied(Denied {
+                destination: "b.example:443".into(),
+                reason: "no rule allows it".into(),
+                rule: Some("x".into()),
             }),
             Report::Audit(Box::new(Record::lost(17, 4))),
             Report::Done(Err("no".into())),

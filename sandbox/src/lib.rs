@@ -171,6 +171,14 @@ pub use config::{
 pub use doctor::{Check, Verdict, doctor};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use network::{Denied, NetworkPolicy};
+/// What a policy of the network is and what decides by it, for programs that show or make one.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod policy {
+    pub use crate::network::{ABILITIES, is_public};
+    pub use netproxy::learn;
+    pub use netproxy::policy::*;
+    pub use netproxy::{HostName, NameError};
+}
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use sandbox::Sandbox;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

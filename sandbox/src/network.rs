@@ -1,6 +1,7 @@
 //! The guest's network: what it may reach, and what it was kept from.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -72,8 +73,12 @@ impl NetworkPolicy {
         self
     }
 
-    /// Whether it is a policy.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// What decides by it: the same as in the guest's network.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if it is no policy.
+    pub fn engine(&self) -> Result<Engine> {
         let mut origins = self.layers.iter().map(|layer| layer.origin.len());
         if origins.any(|len| len > Self::LONGEST_ORIGIN) {
             let message = "a policy's origin is longer than a path can be";
@@ -83,8 +88,24 @@ impl NetworkPolicy {
             .layers
             .iter()
             .map(|layer| (layer.whose, &*layer.origin, &*layer.text));
-        compile(layers).map(drop).map_err(Error::Config)
+        compile(layers).map_err(Error::Config)
     }
+
+    /// Whether it is a policy.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.engine().map(drop)
+    }
+}
+
+/// What a guest's network does with connections beside deciding about them: what rules can be enforced.
+pub const ABILITIES: Abilities = Abilities {
+    intercepts_tls: false,
+};
+
+/// Whether rules can name `address`: it is public. Whether it is one of this host's own is known when it is dialled.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    netproxy::address::check(address).is_ok()
 }
 
 /// What decides by these layers.
@@ -105,11 +126,7 @@ pub(crate) fn compile<'a>(
         };
         *place = Some(policy);
     }
-    let abilities = Abilities {
-        intercepts_tls: false,
-    };
-    let is_public = |address| netproxy::address::check(address).is_ok();
-    Engine::compile(&all, abilities, is_public).map_err(|error| error.to_string())
+    Engine::compile(&all, ABILITIES, is_public).map_err(|error| error.to_string())
 }
 
 /// Most connections and requests that are told of those that were denied, each once.

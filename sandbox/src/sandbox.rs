@@ -65,6 +65,7 @@ struct Watched {
     denied: Arc<Mutex<Vec<Denied>>>,
     /// The process id of the egress worker, 0 without one.
     egress_worker: Arc<AtomicU32>,
+    would_be_denied: Arc<Mutex<Vec<Denied>>>,
     /// The audit log, if there is one.
     audited: Option<AuditState>,
     end: watch::Receiver<Option<End>>,
@@ -243,7 +244,22 @@ impl Sandbox {
     /// What the guest was kept from on its network so far, each destination once, the first thousand of them.
     #[must_use]
     pub fn denied(&self) -> Vec<Denied> {
-        self.watched.denied().clone()
+        self.watched
+            .denied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What the guest got on its network so far only because the policy's mode is audit, as it would have been denied: each destination once, the first
+    /// thousand of them.
+    #[must_use]
+    pub fn would_be_denied(&self) -> Vec<Denied> {
+        self.watched
+            .would_be_denied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Has the guest's network decide by `policy` from now on: what is new at once, and what it does not allow ends. Returns when that is so. Its audit log
@@ -442,12 +458,9 @@ impl Watched {
         }
     }
 
-    fn denied(&self) -> MutexGuard<'_, Vec<Denied>> {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note_denied(&self, denied: &Denied) {
-        let mut all = self.denied();
+    /// Keeps a destination that was, or would have been, denied.
+    fn note_denied(list: &Mutex<Vec<Denied>>, denied: &Denied) {
+        let mut all = list.lock().unwrap_or_else(PoisonError::into_inner);
         // The worker said that it is safe to print.
         let denied = Denied::new(&denied.destination, &denied.reason, denied.rule.as_deref());
         if all.len() < MAX_DENIED && !all.contains(&denied) {

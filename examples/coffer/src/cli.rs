@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use sandbox::{GuestFiles, Mount, ShareMode};
 
+use crate::policy::options::PolicyCommand;
+
 const EXAMPLES: &str = "\
 Examples:
   coffer run -- uname -a                        one command in a fresh Linux guest
@@ -109,6 +111,11 @@ pub(crate) enum Command {
     /// Show what `coffer run --audit-log` has written
     #[command(after_help = LOG_HELP)]
     Log(LogOptions),
+    /// Check, learn and suggest policies of the guest's network
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Check what a sandbox needs of this host
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorOptions),

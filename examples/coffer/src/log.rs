@@ -3,18 +3,17 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use sandbox::Error;
 use sandbox::audit::{Digest, MAX_FILES, MAX_LINE, rotated, verify};
-use sandbox::changes::visible;
 use serde_json::Value;
 
 use crate::cli::LogOptions;
 use crate::failure::Failure;
-use crate::print::{print, say};
+use crate::print::{escaped, print, say};
 
 /// How often a file that is followed is looked at.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -55,14 +54,10 @@ fn printed(lines: &[u8]) -> Result<bool, Failure> {
 
 /// Looks whether every line of the log's files continues the one before it.
 fn check(file: &Path) -> Result<ExitCode, Failure> {
-    let oldest = (1..MAX_FILES)
-        .take_while(|times| rotated(file, *times).exists())
-        .last()
-        .unwrap_or(0);
     let (mut lines, mut begin, mut from) = (0_u64, None, None);
-    for times in (0..=oldest).rev() {
-        let path = rotated(file, times);
-        let open = File::open(&path).map_err(|error| unreadable(&path, &error))?;
+    let paths = files(file);
+    for path in &paths {
+        let open = File::open(path).map_err(|error| unreadable(path, &error))?;
         match verify(BufReader::new(open), from) {
             Ok(verified) => {
                 lines = lines.saturating_add(verified.lines);
@@ -75,7 +70,7 @@ fn check(file: &Path) -> Result<ExitCode, Failure> {
             }
         }
     }
-    let files = oldest.saturating_add(1);
+    let files = paths.len();
     let begins = match begin {
         Some(begin) if begin != Digest::default() => "; what came before was rotated away",
         _ => "",
@@ -88,7 +83,16 @@ fn check(file: &Path) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn unreadable(file: &Path, error: &io::Error) -> Failure {
+/// The files of a log, the oldest first.
+pub(crate) fn files(file: &Path) -> Vec<PathBuf> {
+    let older = (1..MAX_FILES).map(|times| rotated(file, times));
+    let older = older.take_while(|path| path.exists());
+    let mut files: Vec<PathBuf> = [file.to_owned()].into_iter().chain(older).collect();
+    files.reverse();
+    files
+}
+
+pub(crate) fn unreadable(file: &Path, error: &io::Error) -> Failure {
     Failure::from(Error::Path {
         what: "audit log",
         path: file.to_owned(),
@@ -220,12 +224,6 @@ fn numbers(record: &Value) -> String {
         Some("lost") => format!("{} records", number("records")),
         _ => String::new(),
     }
-}
-
-fn escaped(text: &str) -> String {
-    let visible = visible(text.as_bytes());
-    let visible = String::from_utf8_lossy(&visible);
-    visible.replace('\n', "\\n").replace('\t', "\\t")
 }
 
 #[cfg(test)]

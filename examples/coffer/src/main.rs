@@ -6,6 +6,7 @@ mod doctor;
 mod failure;
 mod log;
 mod network;
+mod policy;
 mod policy_watch;
 mod print;
 mod run;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Apply(options) => (changes::apply(options), false),
         Command::Discard(options) => (changes::discard(options), false),
         Command::Log(options) => (log::main(options), false),
+        Command::Policy { command } => (policy::main(command), command.is_json()),
         Command::Doctor(options) => (doctor::main(options), options.json),
         Command::Completions { shell } => (completions(*shell), false),
     };

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use sandbox::{Denied, Error, NetworkPolicy, Sandbox};
 
-use crate::cli::RunOptions;
 use crate::failure::Failure;
 use crate::print::say;
 
@@ -21,52 +20,57 @@ const MOST_RESTARTS: u32 = 3;
 /// Destinations that are told of at the end.
 const MOST_DENIED: usize = 8;
 
+/// What a command line says of the policy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sources<'a> {
+    /// `--policy`.
+    pub(crate) policy: Option<&'a Path>,
+    /// Each `--allow`.
+    pub(crate) allow: &'a [String],
+    /// The workspace.
+    pub(crate) workspace: Option<&'a Path>,
+}
+
 /// The policy that the options ask for; `None`: there is to be no network.
-pub(crate) fn policy(
-    options: &RunOptions,
-    workspace: Option<&Path>,
-) -> Result<Option<NetworkPolicy>, Failure> {
-    let mut policy = NetworkPolicy::new();
-    if options.policy.is_none() && options.allow.is_empty() {
-        return match (&options.audit_log, options.publish.is_empty()) {
-            (None, true) => Ok(None),
-            (None, false) => Ok(Some(policy)),
-            (Some(log), false) => Ok(Some(policy.audit_log(log))),
-            (Some(_), true) => Err(Error::Config(
-                "--audit-log is about a network: give --policy or --allow, too".into(),
-            )
-            .into()),
-        };
+pub(crate) fn policy(sources: Sources<'_>) -> Result<Option<NetworkPolicy>, Failure> {
+    if sources.policy.is_none() && sources.allow.is_empty() {
+        return Ok(None);
     }
+    let mut policy = NetworkPolicy::new();
     if let Some((origin, text)) = settings_folder()
         .map(|folder| folder.join(GLOBAL))
         .map_or(Ok(None), |file| read(&file))?
     {
         policy = policy.global(&origin, text);
     }
-    let (origin, mut text) = match &options.policy {
-        Some(file) => {
-            read(file)?.ok_or_else(|| unreadable(file, &io::ErrorKind::NotFound.into()))?
-        }
+    let (origin, mut text) = match sources.policy {
+        Some(file) => read_named(file)?,
         None => ("--allow".to_owned(), Vec::new()),
     };
-    text.extend(allowed(&options.allow).into_bytes());
+    text.extend(allowed(sources.allow).into_bytes());
     policy = policy.sandbox(&origin, text);
-    if let Some((origin, text)) = workspace.map_or(Ok(None), read_of_repository)? {
+    if let Some((origin, text)) = sources.workspace.map_or(Ok(None), read_of_repository)? {
         policy = policy.repository(&origin, text);
-    }
-    if let Some(file) = &options.audit_log {
-        policy = policy.audit_log(file);
     }
     Ok(Some(policy))
 }
 
+/// The policy with its audit log, if there is to be one.
+pub(crate) fn logged(policy: NetworkPolicy, audit_log: Option<&Path>) -> NetworkPolicy {
+    match audit_log {
+        Some(file) => policy.audit_log(file),
+        None => policy,
+    }
+}
+
 /// The files of that policy, also those that are not there.
-pub(crate) fn files(options: &RunOptions, workspace: Option<&Path>) -> Vec<PathBuf> {
+pub(crate) fn files(sources: Sources<'_>) -> Vec<PathBuf> {
     let (folder, name) = REPOSITORY;
     let global = settings_folder().map(|settings| settings.join(GLOBAL));
-    let own = options.policy.as_deref().map(std::path::absolute);
-    let repository = workspace.map(|workspace| workspace.join(folder).join(name));
+    let own = sources.policy.map(std::path::absolute);
+    let repository = sources
+        .workspace
+        .map(|workspace| workspace.join(folder).join(name));
     let files = [global, own.and_then(Result::ok), repository];
     files.into_iter().flatten().collect()
 }
@@ -97,7 +101,7 @@ fn allowed(hosts: &[String]) -> String {
     rules
 }
 
-fn settings_folder() -> Option<PathBuf> {
+pub(crate) fn settings_folder() -> Option<PathBuf> {
     let folder = |name: &str| {
         std::env::var_os(name)
             .map(PathBuf::from)
@@ -109,6 +113,11 @@ fn settings_folder() -> Option<PathBuf> {
 /// A policy file's name and content; `None`: there is no such file.
 fn read(file: &Path) -> Result<Option<(String, Vec<u8>)>, Failure> {
     found(file, File::open(file).and_then(content))
+}
+
+/// The same for a file that was named, so that it has to be there.
+pub(crate) fn read_named(file: &Path) -> Result<(String, Vec<u8>), Failure> {
+    read(file)?.ok_or_else(|| unreadable(file, &io::ErrorKind::NotFound.into()))
 }
 
 /// The same for the repository's. Who wrote it is not trusted: links are not followed, and only a file is read.
@@ -129,7 +138,7 @@ fn read_of_repository(workspace: &Path) -> Result<Option<(String, Vec<u8>)>, Fai
     found(&file, text)
 }
 
-fn open_regular(file: &Path) -> io::Result<File> {
+pub(crate) fn open_regular(file: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
     #[cfg(unix)]
@@ -172,10 +181,10 @@ fn unreadable(file: &Path, error: &io::Error) -> Failure {
     .into()
 }
 
-/// Tells what the command was kept from on its network.
-pub(crate) fn say_denied(denied: &[Denied]) {
+/// Tells what became of what the policy does not allow.
+pub(crate) fn say_denied(what: &str, denied: &[Denied]) {
     for denied in denied.iter().take(MOST_DENIED) {
-        say(&format!("coffer: not reached: {denied}"));
+        say(&format!("coffer: {what}: {denied}"));
         if let Some(rule) = &denied.rule {
             say(&format!("coffer:   to allow it: {rule}"));
         }

@@ -9,8 +9,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use sandbox::{NetworkPolicy, Sandbox};
 use tokio::sync::Notify;
 
-use crate::cli::RunOptions;
-use crate::network;
+use crate::network::{self, Sources, logged};
 use crate::print::say;
 
 /// Editors change a file in several steps.
@@ -19,11 +18,11 @@ const SETTLE: Duration = Duration::from_millis(10);
 /// Has the sandbox decide by what the files say, whenever that is something else than `known`, by which it does. What is no policy is told, and the one before holds.
 pub(crate) async fn follow(
     sandbox: &Sandbox,
-    options: &RunOptions,
-    workspace: Option<&Path>,
+    sources: Sources<'_>,
+    audit_log: Option<&Path>,
     mut known: NetworkPolicy,
 ) -> Infallible {
-    let files = network::files(options, workspace);
+    let files = network::files(sources);
     let changed = Arc::new(Notify::new());
     // What was changed before there was a watch is seen at the first look.
     changed.notify_one();
@@ -37,8 +36,8 @@ pub(crate) async fn follow(
         }
         changed.notified().await;
         tokio::time::sleep(SETTLE).await;
-        let policy = match network::policy(options, workspace) {
-            Ok(Some(policy)) => policy,
+        let policy = match network::policy(sources) {
+            Ok(Some(policy)) => logged(policy, audit_log),
             Ok(None) => continue,
             Err(failure) => {
                 say(&format!("coffer: the policy stays as it was: {failure}"));

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write as _};
 
+use sandbox::changes::visible;
+
 use crate::failure::Failure;
 
 /// Writes a line to standard error. When it cannot be written, nobody is left to be told.
@@ -18,4 +20,11 @@ pub(crate) fn print(text: &[u8]) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// `text` on one line, without what would act on a terminal.
+pub(crate) fn escaped(text: &str) -> String {
+    let visible = visible(text.as_bytes());
+    let visible = String::from_utf8_lossy(&visible);
+    visible.replace('\n', "\\n").replace('\t', "\\t")
 }

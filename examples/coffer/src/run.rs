@@ -4,16 +4,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sandbox::agent::User;
+use sandbox::policy::Mode;
 use sandbox::{
-    BootTimeline, Error, ExecSpec, ExitStatus, Refusal, Sandbox, SandboxBuilder, ShareCache,
-    ShareMode,
+    BootTimeline, Error, ExecSpec, ExitStatus, NetworkPolicy, Refusal, Sandbox, SandboxBuilder,
+    ShareCache, ShareMode,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::changes;
 use crate::cli::{CacheOption, RunOptions};
 use crate::failure::Failure;
-use crate::network;
+use crate::network::{self, Sources};
 use crate::policy_watch;
 use crate::print::say;
 use crate::streams;
@@ -43,7 +44,12 @@ pub(crate) fn main(options: &RunOptions) -> Result<ExitCode, Failure> {
 
 async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     let workspace = options.workspace.as_deref().map(absolute);
-    let policy = network::policy(options, workspace.as_deref())?;
+    let sources = Sources {
+        policy: options.policy.as_deref(),
+        allow: &options.allow,
+        workspace: workspace.as_deref(),
+    };
+    let policy = policy(options, sources)?;
     let mut settings = settings(options, workspace.as_deref())?;
     if let Some(policy) = &policy {
         settings = settings.network(policy.clone());
@@ -65,7 +71,8 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     let policies = async {
         match policy {
             Some(policy) => {
-                policy_watch::follow(&sandbox, options, workspace.as_deref(), policy).await
+                let log = options.audit_log.as_deref();
+                policy_watch::follow(&sandbox, sources, log, policy).await
             }
             None => std::future::pending().await,
         }
@@ -86,7 +93,9 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
         say(&format!("coffer: {problem}"));
     }
     say_refusals(&sandbox.refusals());
-    network::say_denied(&sandbox.denied());
+    network::say_denied("not reached", &sandbox.denied());
+    let audited = "let through by audit mode, otherwise denied";
+    network::say_denied(audited, &sandbox.would_be_denied());
     match sandbox.changes() {
         Ok(workspaces) => workspaces
             .iter()
@@ -94,6 +103,25 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
         Err(error) => say(&format!("coffer: what was changed cannot be told: {error}")),
     }
     result
+}
+
+/// The policy of the guest's network, if it is to have one.
+fn policy(options: &RunOptions, sources: Sources<'_>) -> Result<Option<NetworkPolicy>, Failure> {
+    let log = options.audit_log.as_deref();
+    let Some(policy) = network::policy(sources)? else {
+        let problem = "--audit-log is about a network: give --policy or --allow, too";
+        return match (log, options.publish.is_empty()) {
+            (Some(_), true) => Err(Error::Config(problem.into()).into()),
+            (None, true) => Ok(None),
+            (log, false) => Ok(Some(network::logged(NetworkPolicy::new(), log))),
+        };
+    };
+    if policy.engine()?.mode() == Mode::Audit {
+        say(
+            "coffer: the policy's mode is audit: the guest reaches every public host that no rule denies",
+        );
+    }
+    Ok(Some(network::logged(policy, log)))
 }
 
 /// Tells what the command was kept from: its own error messages cannot say why.
@@ -141,7 +169,7 @@ async fn sleep(limit: Duration) {
     tokio::time::sleep(limit).await;
 }
 
-fn absolute(path: &std::path::Path) -> std::path::PathBuf {
+pub(crate) fn absolute(path: &std::path::Path) -> std::path::PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 

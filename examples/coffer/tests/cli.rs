@@ -7,6 +7,9 @@
 #[path = "cli/cases.rs"]
 mod cases;
 #[cfg(target_os = "linux")]
+#[path = "cli/policies.rs"]
+mod policies;
+#[cfg(target_os = "linux")]
 #[path = "cli/program.rs"]
 mod program;
 // The runner of the sandbox's own tests; a crate for it would be more than it is.

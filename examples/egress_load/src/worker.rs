@@ -70,6 +70,8 @@ impl Resolver for Nobody {
 impl Observer for Nobody {
     fn denied(&self, _: &Denial) {}
 
+    fn audited(&self, _: &Denial) {}
+
     fn opened(&self, _: &Flow) {}
 
     fn requested(&self, _: &Flow, _: (&str, &str), _: &Decision<'_>) {}

@@ -99,34 +99,79 @@ pub enum Fault {
 /// # Errors
 ///
 /// The first line that does not fit.
-pub fn verify(mut reader: impl BufRead, from: Option<Digest>) -> Result<Verified, BrokenChain> {
-    let mut verified = Verified {
-        lines: 0,
-        head: from.unwrap_or_default(),
-        begin: from.unwrap_or_default(),
-    };
-    let mut expected = from;
-    let mut line = Vec::new();
-    loop {
-        let number = verified.lines + 1;
+pub fn verify(reader: impl BufRead, from: Option<Digest>) -> Result<Verified, BrokenChain> {
+    let mut lines = Lines::new(reader, from);
+    while lines.next()?.is_some() {}
+    Ok(lines.verified)
+}
+
+/// The lines of a log, each of which has to continue the one before.
+#[derive(Debug)]
+pub struct Lines<R> {
+    reader: R,
+    line: Vec<u8>,
+    expected: Option<Digest>,
+    verified: Verified,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Those that `reader` gives, of which the first has to continue `from`; without it, that is not looked at.
+    pub fn new(reader: R, from: Option<Digest>) -> Self {
+        Self {
+            reader,
+            line: Vec::new(),
+            expected: from,
+            verified: Verified {
+                lines: 0,
+                head: from.unwrap_or_default(),
+                begin: from.unwrap_or_default(),
+            },
+        }
+    }
+
+    /// The next line, without its break; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// It does not fit. Who goes on all the same gets the lines behind it, and finds it in [`Self::line`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator could not lend its lines"
+    )]
+    pub fn next(&mut self) -> Result<Option<&[u8]>, BrokenChain> {
+        let number = self.verified.lines + 1;
         let broken = |fault| BrokenChain {
             line: number,
             fault,
         };
-        let prev = match next(&mut reader, &mut line) {
-            Ok(None) => return Ok(verified),
-            Ok(Some(prev)) => prev,
-            Err(fault) => return Err(broken(fault)),
+        let prev = match next(&mut self.reader, &mut self.line) {
+            Ok(None) => return Ok(None),
+            Ok(Some(prev)) => Ok(prev),
+            Err(fault) => Err(fault),
         };
+        self.verified.lines = number;
+        self.verified.head = Digest::of(&self.line);
+        let expected = self.expected.replace(self.verified.head);
+        let prev = prev.map_err(broken)?;
         if expected.is_some_and(|expected| expected != prev) {
             return Err(broken(Fault::Follows));
         }
-        if verified.lines == 0 {
-            verified.begin = prev;
+        if number == 1 {
+            self.verified.begin = prev;
         }
-        verified.lines = number;
-        verified.head = Digest::of(&line);
-        expected = Some(verified.head);
+        Ok(Some(&self.line))
+    }
+
+    /// The line that was read last, as far as it was.
+    #[must_use]
+    pub fn line(&self) -> &[u8] {
+        &self.line
+    }
+
+    /// What was read so far.
+    #[must_use]
+    pub const fn verified(&self) -> Verified {
+        self.verified
     }
 }
 

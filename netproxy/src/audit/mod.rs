@@ -30,10 +30,12 @@
 
 mod chain;
 mod log;
+mod read;
 mod record;
 
-pub use chain::{BrokenChain, Digest, Fault, Verified, is_record, verify};
+pub use chain::{BrokenChain, Digest, Fault, Lines, Verified, is_record, verify};
 pub use log::{Log, Store};
+pub use read::Entry;
 pub use record::{Event, LONGEST_PATH, LONGEST_TEXT, MAX_LINE, Record, Verdict};
 
 #[cfg(test)]

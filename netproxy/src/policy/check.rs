@@ -53,7 +53,7 @@ impl Checker {
         Ok(rules)
     }
 
-    fn allow(&self, allow: &Allow) -> Result<Unplaced, Problem> {
+    pub(super) fn allow(&self, allow: &Allow) -> Result<Unplaced, Problem> {
         let read = match allow.scheme {
             Scheme::Tcp => Err(Unread::Tcp),
             Scheme::Https if allow.passthrough => Err(Unread::Passthrough),
@@ -137,7 +137,7 @@ impl Checker {
 }
 
 /// A rule before it is known where it stands.
-struct Unplaced {
+pub(super) struct Unplaced {
     action: Action,
     host: HostPattern,
     force: bool,
@@ -149,7 +149,7 @@ struct Unplaced {
 }
 
 impl Unplaced {
-    fn at(self, place: Place) -> Rule {
+    pub(super) fn at(self, place: Place) -> Rule {
         Rule {
             place,
             action: self.action,

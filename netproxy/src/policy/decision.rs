@@ -75,8 +75,8 @@ pub enum Reason {
     /// The user's policies allow it, and the repository's does not.
     #[error("the repository's policy does not allow it")]
     Repository,
-    /// The mode is audit, and the address is not a public one.
-    #[error("the address is not public")]
+    /// The mode is audit, and the name or address is not a public one.
+    #[error("no rule allows it, and audit mode is for public names and addresses")]
     NotPublic,
 }
 
@@ -139,7 +139,7 @@ impl<'a> Request<'a> {
 }
 
 /// Whether `text` is a method in the one spelling that rules compare.
-pub(super) fn is_method(text: &str) -> bool {
+pub(crate) fn is_method(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|byte| byte.is_ascii_uppercase())
         && bytes.all(|byte| byte.is_ascii_uppercase() || byte == b'-')

@@ -19,7 +19,7 @@ pub const LARGEST_PATTERN: usize = 1024;
 pub struct Policy {
     /// Where it is from, for messages.
     pub origin: Origin,
-    /// What becomes of what no rule mentions; [`Mode::Enforce`] if no layer says.
+    /// What becomes of what no rule mentions; [`Mode::Enforce`] if no layer says, or any layer says so.
     pub mode: Option<Mode>,
     /// What is allowed.
     pub allow: Vec<Allow>,
@@ -37,12 +37,14 @@ pub enum Mode {
     /// It is denied.
     #[default]
     Enforce,
-    /// It is let through to public destinations, and the decision says so: for learning what a policy must allow.
+    /// It is let through to public destinations, and the decision says so: for learning what a policy must allow. See [audit mode](super#audit-mode).
     Audit,
 }
 
 /// How a connection's bytes are understood.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Scheme {
@@ -59,7 +61,9 @@ impl Scheme {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Https, Self::Http, Self::Tcp];
 
-    pub(super) const fn usual_port(self) -> Option<u16> {
+    /// The port that a rule with this scheme means unless it says another; of tcp, there is none.
+    #[must_use]
+    pub const fn usual_port(self) -> Option<u16> {
         match self {
             Self::Https => Some(443),
             Self::Http => Some(80),

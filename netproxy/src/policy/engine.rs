@@ -2,9 +2,9 @@
 
 use super::check::{Checker, Layer};
 use super::decision::{Decision, Question, Reason, Request, Verdict};
-use super::document::{Mode, Policy, Quota, Scheme};
+use super::document::{Mode, Quota, Scheme};
 use super::error::PolicyError;
-use super::host::{Host, is_public};
+use super::host::{Host, is_public, is_public_name};
 use super::index::{Group, Index};
 use super::rule::{Action, Match, Ports, Rule, Schemes};
 use super::{Abilities, IsPublic, Layers, conflict};
@@ -57,6 +57,12 @@ impl Engine {
         })
     }
 
+    /// What becomes of what no rule mentions.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// What is decided about a connection before any of its content. `scheme` is what the connection turned out to be; for one that is
     /// to be carried unread it is [`Scheme::Tcp`]: whether it is to be is asked first, because then nothing needs to be looked at.
     #[must_use]
@@ -101,12 +107,20 @@ impl Engine {
         permitted.fold(Schemes::default(), Schemes::and)
     }
 
+    /// Whether a rule says that what goes to this port is carried unread, whatever is spoken there: then nothing of it is looked at, and the
+    /// connection is one of [`Scheme::Tcp`]. Without a rule, audit mode looks first.
+    #[must_use]
+    pub fn is_carried_unread(&self, host: &Host, port: u16) -> bool {
+        self.connection(host, port, Scheme::Tcp).verdict == Verdict::Allow
+    }
+
     /// Whether some connection to `name` could be permitted, so that it makes sense to answer for it. In audit mode a name counts as denied
     /// only if it is denied on all ports at once.
     #[must_use]
     pub fn may_resolve(&self, name: &HostName) -> bool {
         let host = Host::Name(name.clone());
-        if self.mode == Mode::Audit && !self.is_service(&host) {
+        let is_audited = self.mode == Mode::Audit && is_public_name(name);
+        if is_audited && !self.is_service(&host) {
             return self.denied_on_all_ports(&host) != Schemes::ALL;
         }
         let mut allows = self.index.groups(&host).flat_map(|group| &group.allow);
@@ -150,7 +164,7 @@ impl Engine {
         rules.filter(|(_, rule)| rule.quota != Quota::default())
     }
 
-    pub(super) fn is_service(&self, host: &Host) -> bool {
+    pub(crate) fn is_service(&self, host: &Host) -> bool {
         self.index.groups(host).any(Group::is_service)
     }
 
@@ -169,18 +183,25 @@ impl Engine {
             }
             search.narrow.look(&group.narrow, question);
         }
-        self.conclude(host, &search)
+        self.conclude(host, question, &search)
     }
 
     /// What follows, as nothing denies it.
-    fn conclude<'a>(&'a self, host: &Host, search: &Search<'a>) -> Decision<'a> {
+    fn conclude<'a>(
+        &'a self,
+        host: &Host,
+        question: &Question<'_>,
+        search: &Search<'a>,
+    ) -> Decision<'a> {
         let (allow, narrow) = (search.allow.found, search.narrow.found);
         let missing = match (allow, narrow) {
             (None, _) => Some(Reason::not_allowed(search.allow.nearest)),
             (Some(_), None) if self.narrows => Some(Reason::Repository),
             (Some(_), _) => None,
         };
-        let verdict = missing.map_or(Verdict::Allow, |reason| self.missing(host, search, reason));
+        let verdict = missing.map_or(Verdict::Allow, |reason| {
+            self.missing(host, question, search, reason)
+        });
         if let Verdict::Deny(reason) = verdict {
             return Decision::deny(reason, None);
         }
@@ -194,18 +215,39 @@ impl Engine {
     }
 
     /// The verdict on what would need a rule and has none.
-    fn missing(&self, host: &Host, search: &Search<'_>, reason: Reason) -> Verdict {
-        match (self.mode, host) {
-            (Mode::Enforce, _) => Verdict::Deny(reason),
-            // There is nothing to be let through to: the name is not resolved, and no service is there.
-            (Mode::Audit, _) if search.is_service && search.allow.found.is_none() => {
-                Verdict::Deny(reason)
-            }
-            (Mode::Audit, Host::Address(address)) if !is_public(self.is_public, *address) => {
-                Verdict::Deny(Reason::NotPublic)
-            }
-            (Mode::Audit, _) => Verdict::Audited(reason),
+    fn missing(
+        &self,
+        host: &Host,
+        question: &Question<'_>,
+        search: &Search<'_>,
+        reason: Reason,
+    ) -> Verdict {
+        // There is nothing to be let through to: the name is not resolved, and no service is there.
+        let is_no_service = search.is_service && search.allow.found.is_none();
+        if self.mode == Mode::Enforce || is_no_service {
+            return Verdict::Deny(reason);
         }
+        let is_public = match host {
+            Host::Name(name) => search.is_service || is_public_name(name),
+            Host::Address(address) => is_public(self.is_public, *address),
+        };
+        match is_public {
+            true if is_audited(host, question) => Verdict::Audited(reason),
+            true => Verdict::Deny(reason),
+            false => Verdict::Deny(Reason::NotPublic),
+        }
+    }
+}
+
+/// Whether audit mode is about connections like this. On the ports of the web it lets through what can be known to be for its name, and nothing
+/// unread; an address has no name, so elsewhere it is for bytes that nobody reads only.
+fn is_audited(host: &Host, question: &Question<'_>) -> bool {
+    let usual = Scheme::ALL.into_iter().filter_map(Scheme::usual_port);
+    let is_web = usual.into_iter().any(|port| port == question.port);
+    match (question.scheme, host) {
+        (Scheme::Tcp, _) => !is_web,
+        (_, Host::Name(_)) => true,
+        (_, Host::Address(_)) => false,
     }
 }
 
@@ -279,11 +321,18 @@ fn add_repository(index: &mut Index, rules: Vec<Rule>) -> Result<bool, PolicyErr
     Ok(narrows)
 }
 
-/// The sandbox's mode, or else the global one. The repository may ask for enforcement, and for nothing else.
+/// Audit if one of the user's layers says so and none says otherwise: who wrote `enforce` anywhere is not overruled. The repository cannot ask
+/// for audit, which the check of its layer refuses.
 fn mode(layers: &Layers) -> Mode {
-    let mode_of = |policy: &Option<Policy>| policy.as_ref().and_then(|policy| policy.mode);
-    mode_of(&layers.repository)
-        .or_else(|| mode_of(&layers.sandbox))
-        .or_else(|| mode_of(&layers.global))
-        .unwrap_or_default()
+    let layers = [&layers.global, &layers.sandbox, &layers.repository];
+    let said = || {
+        layers
+            .into_iter()
+            .flatten()
+            .filter_map(|policy| policy.mode)
+    };
+    match said().any(|mode| mode == Mode::Enforce) {
+        true => Mode::Enforce,
+        false => said().next().unwrap_or_default(),
+    }
 }

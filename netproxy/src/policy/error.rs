@@ -46,7 +46,7 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// The beginning of `text`, printable: what is quoted in a message may be as long as a file.
-pub(super) fn excerpt(text: &str) -> String {
+pub(crate) fn excerpt(text: &str) -> String {
     match text.char_indices().nth(LONGEST_EXCERPT) {
         Some((end, _)) => printable(text.get(..end).unwrap_or_default()) + "…",
         None => printable(text),

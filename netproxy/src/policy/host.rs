@@ -8,7 +8,7 @@ use super::error::Problem;
 use crate::HostName;
 
 /// A destination: a name, or an address without a name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// A name, which is not resolved yet.
     Name(HostName),
@@ -71,6 +71,25 @@ fn public_address(address: IpAddr, filter: IsPublic) -> Result<HostPattern, Prob
 /// Whether `filter` takes `address` for public in both its forms: it must not be got round by the one that it does not know.
 pub(super) fn is_public(filter: IsPublic, address: IpAddr) -> bool {
     filter(address) && filter(address.to_canonical())
+}
+
+/// Names that are not of the public DNS: RFC 6761 (but for `example`, which resolves as any other), RFC 6762, RFC 7686, RFC 9476, `internal` as
+/// ICANN reserved it, and `arpa`, where addresses and home networks are.
+const LOCAL: [&str; 8] = [
+    "alt",
+    "arpa",
+    "internal",
+    "invalid",
+    "local",
+    "localhost",
+    "onion",
+    "test",
+];
+
+/// Whether `name` can be of the public DNS, to which audit mode may connect. A single label is one of the local network.
+pub(super) fn is_public_name(name: &HostName) -> bool {
+    let last = name.as_str().rsplit_once('.').map(|(_, last)| last);
+    last.is_some_and(|last| !LOCAL.contains(&last))
 }
 
 fn below(base: &str, force: bool) -> Result<HostPattern, Problem> {

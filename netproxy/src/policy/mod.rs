@@ -65,6 +65,21 @@
 //! A rule with methods or paths is enforced on what is read. Where it could match what is carried unread (tcp, `passthrough`, https
 //! when nothing intercepts TLS), the policy is refused, because the rule would say more than is done.
 //!
+//! # Audit mode
+//!
+//! With `mode = "audit"` what no rule mentions is let through to public destinations, and each decision says that it would have been denied
+//! ([`Verdict::Audited`]). It is for finding out what a policy has to allow, not for work that has to be contained. Still so:
+//!
+//! * What a deny rule matches is denied. The name of a service leads to that service and nowhere else.
+//! * Only public addresses are dialled, whatever a name resolves to. Names that are not of the public DNS (single labels, `localhost`, `local`,
+//!   `internal`, `test`, `invalid`, `onion`, `alt`, `arpa`) are not answered.
+//! * On the ports 443 and 80, TLS has to be for the name of the connection, and all else has to be HTTP in clear, of which each request is read.
+//! * On any other port TLS has to be for that name too, if it says one, and HTTP is read. What is neither is carried unread, also where the guest waits for the
+//!   server to speak first. To an address without a name, this is all that is let through.
+//!
+//! The mode is audit if one of the user's layers says so and no layer says `mode = "enforce"`: a user's word in the global file is not overruled for one
+//! sandbox, and the repository can end audit mode. It cannot ask for it: that is an error.
+//!
 //! # Cost
 //!
 //! A decision looks up the host and each of its parent names once, and compares the rules found for these. It depends on the number of
@@ -85,11 +100,13 @@ pub mod path;
 mod rule;
 mod suggestion;
 
+pub(crate) use decision::is_method;
 pub use decision::{Decision, Reason, Verdict};
 pub use document::{
     Allow, Deny, LARGEST_FILE, LARGEST_PATTERN, MOST_RULES, Mode, Policy, Quota, Scheme, Service,
 };
 pub use engine::Engine;
+pub(crate) use error::excerpt;
 pub use error::{Origin, Place, PolicyError, Problem, Unread};
 pub use host::Host;
 pub use rule::{Rule, Schemes};
@@ -99,8 +116,7 @@ pub use rule::{Rule, Schemes};
 pub struct Layers {
     /// The host user's own, for all sandboxes.
     pub global: Option<Policy>,
-    /// The one for this sandbox, by whoever starts it. Adds to the global one; its mode is the one that counts. A service that the
-    /// global one has too is an error.
+    /// The one for this sandbox, by whoever starts it. Adds to the global one. A service that the global one has too is an error.
     pub sandbox: Option<Policy>,
     /// The repository's, which whoever wrote the code wrote: it can only tighten.
     pub repository: Option<Policy>,

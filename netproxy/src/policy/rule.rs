@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use super::check::Checker;
 use super::decision::Question;
-use super::document::{Quota, Scheme};
-use super::error::Place;
+use super::document::{Allow, Quota, Scheme};
+use super::error::{Origin, Place, Problem};
 use super::host::HostPattern;
 use super::path::{PathError, PathPattern};
+use super::{Abilities, IsPublic};
 
 /// A rule of a policy, checked. Displays as one line that is a policy with this rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +120,27 @@ pub(super) enum Match {
 }
 
 impl Rule {
+    /// The rule that `allow` is, by itself.
+    ///
+    /// # Errors
+    ///
+    /// It is not valid, or could not be enforced.
+    pub fn allow(
+        allow: &Allow,
+        abilities: Abilities,
+        is_public: IsPublic,
+    ) -> Result<Self, Problem> {
+        let checker = Checker {
+            abilities,
+            is_public,
+        };
+        let place = Place {
+            origin: Origin::default(),
+            line: allow.line,
+        };
+        Ok(checker.allow(allow)?.at(place))
+    }
+
     /// Where the rule is written.
     #[must_use]
     pub fn place(&self) -> &Place {

@@ -37,8 +37,7 @@ impl Engine {
             return None;
         }
         let rule = self.rule_for(host, &question)?;
-        let conflicts = conflict::would_conflict(&self.index, &rule, self.abilities);
-        (!conflicts).then_some(rule)
+        (!self.conflicts_with(&rule)).then_some(rule)
     }
 
     fn rule_for(&self, host: &Host, question: &Question<'_>) -> Option<Rule> {
@@ -65,7 +64,13 @@ impl Engine {
         })
     }
 
-    fn reads(&self, scheme: Scheme) -> bool {
+    /// Whether adding `rule`, which would be one more of the user's allow rules, is a mistake: rules about requests could not be enforced any more.
+    pub(crate) fn conflicts_with(&self, rule: &Rule) -> bool {
+        conflict::would_conflict(&self.index, rule, self.abilities)
+    }
+
+    /// Whether requests with this scheme are read.
+    pub(crate) fn reads(&self, scheme: Scheme) -> bool {
         match scheme {
             Scheme::Https => self.abilities.intercepts_tls,
             Scheme::Http => true,

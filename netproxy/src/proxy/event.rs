@@ -26,6 +26,9 @@ pub trait Observer {
     /// Something was denied, or could not be done.
     fn denied(&self, denial: &Denial);
 
+    /// Only the mode audit let something through; it would have been denied like this. Of plain HTTP, that is about each request.
+    fn audited(&self, denial: &Denial);
+
     /// A connection that was let through has come to its end, in whichever way.
     fn ended(&self, flow: &Flow, carried: Carried, duration: Duration);
 
@@ -71,16 +74,16 @@ pub struct Denial {
 }
 
 impl Denial {
-    /// A name that does not exist for the guest.
+    /// A name that does not exist for the guest, because no connection to it is allowed.
     #[must_use]
-    pub fn name(name: &HostName, rule: Option<String>) -> Self {
+    pub fn name(name: &HostName, reason: Reason, rule: Option<String>) -> Self {
         let host = Host::Name(name.clone());
         Self {
             flow: None,
             destination: Destination { host, port: 0 },
             scheme: None,
             request: None,
-            why: Why::Policy(Reason::Host),
+            why: Why::Policy(reason),
             decided_by: None,
             rule,
         }

@@ -36,6 +36,9 @@ pub use event::{Denial, Destination, Flow, Observer, Request, RuleText, Ruling, 
 /// How long a client may take to say what it speaks. Browsers connect ahead of need, and wait.
 const FIRST_BYTES_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long that is waited for where what is not recognised may be carried: its server may be the one to speak first.
+const SILENCE_LIMIT: Duration = Duration::from_secs(1);
+
 /// Says which addresses the host has now. Without an answer nothing is dialled.
 pub type OwnAddresses = dyn Fn() -> io::Result<HostAddresses>;
 
@@ -101,9 +104,14 @@ impl<R: Resolver + 'static> Proxy<R> {
         let meter = meters.into_iter().find(|(of, _)| *of == scheme);
         let meter = meter.map_or(Ok(Meter::default()), |(_, meter)| meter);
         let flow = self.flow(target, scheme, address);
+        let audited = flow.ruling.audited;
         let running = Running::new(self, flow, meter.map_err(Why::Quota)?);
         if scheme == Scheme::Http {
             return plain::serve(Rc::clone(self), guest, upstream, target, &running).await;
+        }
+        if let Some(reason) = audited {
+            let denial = self.denial(target, Some(scheme), None, Why::Policy(reason));
+            self.observer.audited(&denial);
         }
         self.carry(&guest, upstream, target, &running).await
     }
@@ -262,22 +270,36 @@ impl<R: Resolver + 'static> Proxy<R> {
         }
     }
 
-    /// What the guest speaks, if that is allowed. What may be anything is not looked at: its server may be the one to speak first.
+    /// What the guest speaks, if that is allowed. What a rule lets be anything is not looked at: its server may be the one to speak first. Where
+    /// audit mode lets be anything what is not known, it is looked for a moment.
     async fn recognise(&self, guest: &GuestStream, target: &Target) -> Result<Scheme, Why> {
-        let schemes = || self.engine().schemes(&target.host, target.port);
-        if schemes().contains(Scheme::Tcp) {
+        let (host, port) = (&target.host, target.port);
+        if self.engine().is_carried_unread(host, port) {
             return Ok(Scheme::Tcp);
         }
+        let schemes = || self.engine().schemes(host, port);
+        let limit = match schemes().contains(Scheme::Tcp) {
+            true => SILENCE_LIMIT,
+            false => FIRST_BYTES_LIMIT,
+        };
         let look = |bytes: &[u8]| match recognise(bytes) {
             None if bytes.len() > LONGEST_HELLO => Some(FirstBytes::Unknown),
             seen => seen,
         };
-        let seen = match timeout(FIRST_BYTES_LIMIT, guest.peek(look)).await {
-            Ok(Ok(Some(seen))) => seen,
+        let seen = match timeout(limit, guest.peek(look)).await {
+            Ok(Ok(Some(seen))) => self.scheme_of(seen, target),
             // It said nothing, which is nobody's fault.
-            Ok(Ok(None) | Err(_)) | Err(_) => return Err(Why::Silent),
+            Ok(Ok(None) | Err(_)) => return Err(Why::Silent),
+            Err(_) => Err(Why::Silent),
         };
-        let scheme = self.scheme_of(seen, target)?;
+        let scheme = match seen {
+            Err(Why::UnknownProtocol | Why::NoName | Why::Silent)
+                if schemes().contains(Scheme::Tcp) =>
+            {
+                Scheme::Tcp
+            }
+            seen => seen?,
+        };
         if schemes().contains(scheme) {
             Ok(scheme)
         } else {
@@ -457,6 +479,19 @@ impl<R: Resolver + 'static> Proxy<R> {
         request: Option<(&str, &str)>,
         why: Why,
     ) -> Option<String> {
+        let denial = self.denial(target, scheme, request, why);
+        self.observer.denied(&denial);
+        denial.rule
+    }
+
+    /// What there is to tell of something that the guest does not get, or would not.
+    fn denial(
+        &self,
+        target: &Target,
+        scheme: Option<Scheme>,
+        request: Option<(&str, &str)>,
+        why: Why,
+    ) -> Denial {
         let engine = self.engine();
         let likely = scheme.unwrap_or_else(|| target.usual_scheme());
         let (host, port) = (&target.host, target.port);
@@ -473,7 +508,7 @@ impl<R: Resolver + 'static> Proxy<R> {
             Why::Quota(spent) => (None, Some(RuleText::from(spent))),
             _ => (None, None),
         };
-        let denial = Denial {
+        Denial {
             flow: Some(target.number),
             destination: target.destination(),
             scheme,
@@ -481,9 +516,7 @@ impl<R: Resolver + 'static> Proxy<R> {
             why,
             decided_by,
             rule,
-        };
-        self.observer.denied(&denial);
-        denial.rule
+        }
     }
 }
 
@@ -508,8 +541,16 @@ struct Permitted<'p, R> {
 impl<R: Resolver + 'static> Zone for Permitted<'_, R> {
     fn resolve(&mut self, name: &HostName) -> Answer {
         if !self.engine.may_resolve(name) {
-            let rule = suggestion(self.engine, &name.clone().into(), 443, Scheme::Https, None);
-            self.proxy.observer.denied(&Denial::name(name, rule));
+            let host = Host::from(name.clone());
+            let rule = suggestion(self.engine, &host, 443, Scheme::Https, None);
+            let reason = match self.engine.connection(&host, 443, Scheme::Https).verdict {
+                Verdict::Deny(reason @ (Reason::DenyRule | Reason::NotPublic)) => reason,
+                // The port was not asked for.
+                _ => Reason::Host,
+            };
+            self.proxy
+                .observer
+                .denied(&Denial::name(name, reason, rule));
             return Answer::Denied;
         }
         let address: Option<Ipv4Addr> = self.proxy.names.borrow_mut().give(name, Instant::now());

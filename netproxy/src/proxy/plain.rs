@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 
-use super::{Flow, Proxy, Running, Target, Why};
+use super::{Denial, Flow, Proxy, Running, Target, Why};
 use crate::dial::Resolver;
 use crate::http::{self, Authority, Denied, Judge, Refused};
 use crate::policy::{Decision, Engine, Host, Scheme, Verdict};
@@ -75,6 +75,11 @@ impl<R: Resolver + 'static> Judge for ByPolicy<R> {
         }
         let observer = &self.proxy.observer;
         observer.requested(&self.flow, (method, target), &decision);
+        if let Verdict::Audited(reason) = decision.verdict {
+            let request = Some((method, target));
+            let denial = self.denial(request, Why::Policy(reason));
+            observer.audited(&denial);
+        }
         Ok(())
     }
 
@@ -110,6 +115,11 @@ impl<R: Resolver + 'static> ByPolicy<R> {
             reason: reason.to_string(),
             rule,
         }))
+    }
+
+    fn denial(&self, request: Option<(&str, &str)>, why: Why) -> Denial {
+        self.proxy
+            .denial(&self.target, Some(Scheme::Http), request, why)
     }
 
     fn tell(&self, request: Option<(&str, &str)>, why: Why) -> Option<String> {

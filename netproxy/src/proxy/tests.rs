@@ -16,6 +16,7 @@ use crate::policy::{Abilities, Layers, Origin, Policy};
 use crate::relay::Carried;
 use crate::testkit::{self, Connection, End, Guest};
 
+mod audit_mode;
 mod quotas;
 
 /// Every name is at one address.
@@ -57,6 +58,11 @@ impl Observer for Lines {
         drop(self.0.send(line));
     }
 
+    fn audited(&self, denial: &Denial) {
+        let line = format!("{} audited: {}", denial.destination, denial.why);
+        drop(self.0.send(line));
+    }
+
     fn ended(&self, flow: &Flow, carried: Carried, _: Duration) {
         let Carried { sent, received } = carried;
         let line = format!(
@@ -70,8 +76,15 @@ impl Observer for Lines {
 }
 
 fn engine(policy: &str) -> Engine {
+    engine_within(policy, "")
+}
+
+/// Where the repository has a policy, too.
+fn engine_within(policy: &str, repository: &str) -> Engine {
+    let parse = |text: &str, origin| Policy::parse(text.as_bytes(), Origin::new(origin));
     let layers = Layers {
-        sandbox: Some(Policy::parse(policy.as_bytes(), Origin::new("test")).unwrap()),
+        sandbox: Some(parse(policy, "test").unwrap()),
+        repository: Some(parse(repository, "repository").unwrap()),
         ..Layers::default()
     };
     let is_public = |address| crate::address::check(address).is_ok();
@@ -99,9 +112,12 @@ impl Bench {
 
     /// On a host with these addresses.
     fn beside(policy: &str, own: fn() -> io::Result<HostAddresses>) -> Self {
+        Self::of(engine(policy), own)
+    }
+
+    fn of(engine: Engine, own: fn() -> io::Result<HostAddresses>) -> Self {
         let (tell, told) = channel();
         let (policies, mut next) = tokio::sync::mpsc::unbounded_channel::<String>();
-        let engine = engine(policy);
         let (guest, _) = testkit::guest(async move |link| {
             let resolver = Everything("127.0.0.1".parse().unwrap());
             let lines = Box::new(Lines(tell));

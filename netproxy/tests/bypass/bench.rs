@@ -373,6 +373,8 @@ impl Observer for Tells {
         });
     }
 
+    fn audited(&self, _: &Denial) {}
+
     fn opened(&self, _: &Flow) {}
 
     fn requested(&self, _: &Flow, _: (&str, &str), _: &Decision<'_>) {}

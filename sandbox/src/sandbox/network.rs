@@ -284,7 +284,10 @@ impl Follower {
 
     async fn note(&self, report: Report) {
         match report {
-            Report::Denied(denied) => self.watched.note_denied(&denied),
+            Report::Denied(denied) => Watched::note_denied(&self.watched.denied, &denied),
+            Report::WouldBeDenied(denied) => {
+                Watched::note_denied(&self.watched.would_be_denied, &denied);
+            }
             Report::Audit(record) => {
                 if let Some(audit) = &self.audit {
                     audit.write(*record).await;

@@ -51,6 +51,7 @@ pub(super) fn supervise(
         broken: Arc::default(),
         refusals: Arc::default(),
         denied: Arc::default(),
+        would_be_denied: Arc::default(),
         egress_worker: Arc::default(),
         audited,
         end,
@@ -93,7 +94,12 @@ impl Supervisor {
                     Some(Ok(Report::Broken(device))) => self.watched.note_broken(&device),
                     Some(Ok(Report::Refused(refusal))) => self.watched.note_refusal(&refusal),
                     // It has no network to tell of.
-                    Some(Ok(Report::Denied(_) | Report::Audit(_) | Report::Done(_))) => {}
+                    Some(Ok(
+                        Report::Denied(_)
+                        | Report::WouldBeDenied(_)
+                        | Report::Audit(_)
+                        | Report::Done(_),
+                    )) => {}
                     Some(Ok(report)) => last = Some(report),
                     Some(Err(_)) | None => break,
                 },
@@ -140,6 +146,7 @@ impl Supervisor {
                     Report::Phase(..)
                     | Report::Broken(_)
                     | Report::Denied(_)
+                    | Report::WouldBeDenied(_)
                     | Report::Audit(_)
                     | Report::Done(_) => {}
                     Report::Refused(refusal) => self.watched.note_refusal(&refusal),

@@ -25,12 +25,17 @@ use crate::network::{Denied, MAX_DENIED};
 /// Most reports that wait for the host program.
 const MAX_QUEUED: usize = 1024;
 
-/// Tells the host program: of each destination that was denied once, and for the audit log, if there is one, of everything.
+/// What was told of, each once.
+type Known = RefCell<HashSet<Denied>>;
+
+/// Tells the host program: of each destination that was or would have been denied once, and for the audit log, if there is one, of everything.
 pub(super) struct Told {
     queue: SyncSender<Report>,
     /// There is an audit log.
     is_audited: bool,
-    known: RefCell<HashSet<Denied>>,
+    denied: Known,
+    /// What would have been denied.
+    audited: Known,
     /// Records that are to be told of as lost.
     lost: Cell<u64>,
 }
@@ -55,7 +60,8 @@ impl Told {
         let told = Self {
             queue,
             is_audited,
-            known: RefCell::default(),
+            denied: Known::default(),
+            audited: Known::default(),
             lost: Cell::default(),
         };
         (told, reports)
@@ -80,6 +86,17 @@ impl Told {
             self.lost.set(0);
         }
         is_told
+    }
+
+    /// Tells of what it is the first time for.
+    fn tell_once(&self, known: &Known, denial: &Denial, report: fn(Denied) -> Report) {
+        let denied = summary(denial);
+        let mut known = known.borrow_mut();
+        let is_new = known.len() < MAX_DENIED && !known.contains(&denied);
+        // What there is no room for is told the next time.
+        if is_new && self.queue(report(denied.clone())) {
+            known.insert(denied);
+        }
     }
 
     fn queue(&self, report: Report) -> bool {
@@ -112,13 +129,11 @@ impl Observer for Told {
 
     fn denied(&self, denial: &Denial) {
         self.audit(|now| Record::denied(now, denial));
-        let denied = summary(denial);
-        let mut known = self.known.borrow_mut();
-        let is_new = known.len() < MAX_DENIED && !known.contains(&denied);
-        // What there is no room for is told the next time.
-        if is_new && self.queue(Report::Denied(denied.clone())) {
-            known.insert(denied);
-        }
+        self.tell_once(&self.denied, denial, Report::Denied);
+    }
+
+    fn audited(&self, denial: &Denial) {
+        self.tell_once(&self.audited, denial, Report::WouldBeDenied);
     }
 
     fn ended(&self, flow: &Flow, carried: Carried, duration: Duration) {
@@ -200,6 +215,23 @@ mod tests {
         let all: Vec<_> = reports.iter().collect();
         assert_eq!(all.len(), 2);
         assert!(all.iter().all(|report| matches!(report, Report::Denied(_))));
+    }
+
+    #[test]
+    fn what_only_the_mode_lets_through_is_told_once() {
+        let (told, reports) = Told::new(false);
+        told.denied(&denial("/x"));
+        told.audited(&denial("/x"));
+        told.audited(&denial("/x"));
+        told.audited(&denial("/y"));
+        drop(told);
+        let would_be = |path| Report::WouldBeDenied(summary(&denial(path)));
+        let expected = [
+            Report::Denied(summary(&denial("/x"))),
+            would_be("/x"),
+            would_be("/y"),
+        ];
+        assert_eq!(reports.iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use sandbox::GuestFiles;
 
+use crate::policies;
 use crate::program::{Ended, coffer, until, worker_of};
 use crate::runner::{self, Test, Verdict};
 
@@ -24,6 +25,18 @@ const ANYWHERE: &[(&str, Run)] = &[
         closed_or_full_output_is_no_panic,
     ),
     ("cli::help_has_examples", help_has_examples),
+    (
+        "cli::a_url_is_checked_by_all_layers",
+        policies::a_url_is_checked_by_all_layers,
+    ),
+    (
+        "cli::a_log_becomes_a_policy",
+        policies::a_log_becomes_a_policy,
+    ),
+    (
+        "cli::settings_of_tools_become_rules",
+        policies::settings_of_tools_become_rules,
+    ),
 ];
 
 /// What needs a host and files with which a guest starts, even where it does not come to that.
@@ -169,8 +182,10 @@ fn closed_or_full_output_is_no_panic() -> Result<()> {
 }
 
 fn help_has_examples() -> Result<()> {
-    for command in ["run", "doctor", "completions"] {
-        let help = Ended::of(&mut coffer([command, "--help"]))?;
+    let policy = ["policy check", "policy learn", "policy suggest"];
+    for command in ["run", "doctor", "completions"].iter().chain(&policy) {
+        let arguments = command.split(' ').chain(["--help"]);
+        let help = Ended::of(&mut coffer(arguments))?;
         ensure!(
             help.status == 0 && help.stdout.contains(&format!("\n  coffer {command} ")),
             "{help:?}"

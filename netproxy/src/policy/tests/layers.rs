@@ -200,7 +200,7 @@ fn a_service_is_limited_by_the_repository_too() {
 }
 
 #[test]
-fn the_mode_is_the_sandboxes_before_the_global_one_and_the_repository_may_enforce() {
+fn the_mode_is_audit_if_a_users_layer_says_so_and_none_says_enforce() {
     let audit = "mode = 'audit'";
     let enforce = "mode = 'enforce'";
     let audited = Verdict::Audited(Reason::Host);
@@ -209,9 +209,15 @@ fn the_mode_is_the_sandboxes_before_the_global_one_and_the_repository_may_enforc
         ("", "", "", denied),
         (audit, "", "", audited),
         ("", audit, "", audited),
-        (enforce, audit, "", audited),
+        (audit, audit, "", audited),
+        (enforce, "", "", denied),
+        ("", enforce, "", denied),
+        ("", "", enforce, denied),
+        (enforce, audit, "", denied),
         (audit, enforce, "", denied),
         (audit, "", enforce, denied),
+        ("", audit, enforce, denied),
+        (enforce, enforce, enforce, denied),
         (audit, audit, enforce, denied),
     ] {
         assert_eq!(
@@ -236,11 +242,22 @@ fn audit_lets_through_what_no_rule_denies() {
             Scheme::Https,
             Verdict::Audited(Reason::Port),
         ),
+        // Nothing goes unread to the ports of the web.
+        ("a.example", 443, Scheme::Tcp, Verdict::Deny(Reason::Scheme)),
+        ("b.example", 443, Scheme::Tcp, Verdict::Deny(Reason::Host)),
         (
             "a.example",
-            443,
-            Scheme::Tcp,
-            Verdict::Audited(Reason::Scheme),
+            80,
+            Scheme::Http,
+            Verdict::Audited(Reason::Port),
+        ),
+        ("x.example", 80, Scheme::Tcp, Verdict::Deny(Reason::Host)),
+        ("x.example", 22, Scheme::Tcp, Verdict::Audited(Reason::Host)),
+        (
+            "x.example",
+            8080,
+            Scheme::Http,
+            Verdict::Audited(Reason::Host),
         ),
         (
             "b.example",
@@ -273,6 +290,10 @@ fn audit_lets_through_what_no_rule_denies() {
             Verdict::Audited(Reason::Host),
         ),
         ("8.8.8.8", 53, Scheme::Tcp, Verdict::Audited(Reason::Host)),
+        // An address has no name that its TLS or HTTP could be for.
+        ("8.8.8.8", 443, Scheme::Https, Verdict::Deny(Reason::Host)),
+        ("8.8.8.8", 443, Scheme::Tcp, Verdict::Deny(Reason::Host)),
+        ("8.8.8.8", 80, Scheme::Http, Verdict::Deny(Reason::Host)),
         ("8.8.4.4", 53, Scheme::Tcp, Verdict::Deny(Reason::DenyRule)),
         (
             "::ffff:8.8.4.4",
@@ -338,5 +359,35 @@ fn audit_answers_for_names_unless_every_scheme_is_denied_on_all_ports() {
         let engine = engine(&format!("mode = 'audit'\n{rules}"));
         let name = HostName::parse("x.example").unwrap();
         assert_eq!(engine.may_resolve(&name), resolves, "{rules}");
+    }
+}
+
+#[test]
+fn audit_is_for_names_of_the_public_dns() {
+    let local = "[[allow]]\nhost = 'mine.internal'\n[[allow]]\nhost = 'here'\n";
+    let engine = engine(&format!("mode = 'audit'\n{local}"));
+    for (name, expected) in [
+        ("x.example", Verdict::Audited(Reason::Host)),
+        ("x.local.example", Verdict::Audited(Reason::Host)),
+        ("local.", Verdict::Deny(Reason::NotPublic)),
+        ("router", Verdict::Deny(Reason::NotPublic)),
+        ("x.localhost", Verdict::Deny(Reason::NotPublic)),
+        ("LOCALHOST", Verdict::Deny(Reason::NotPublic)),
+        ("printer.local", Verdict::Deny(Reason::NotPublic)),
+        ("metadata.x.internal", Verdict::Deny(Reason::NotPublic)),
+        ("x.home.arpa", Verdict::Deny(Reason::NotPublic)),
+        ("1.0.0.127.in-addr.arpa", Verdict::Deny(Reason::NotPublic)),
+        ("x.onion", Verdict::Deny(Reason::NotPublic)),
+        ("x.alt", Verdict::Deny(Reason::NotPublic)),
+        ("x.invalid", Verdict::Deny(Reason::NotPublic)),
+        ("x.test", Verdict::Deny(Reason::NotPublic)),
+        // By a rule of the user's, as in any mode.
+        ("mine.internal", Verdict::Allow),
+        ("here", Verdict::Allow),
+    ] {
+        let decision = engine.connection(&host(name), 443, Scheme::Https);
+        assert_eq!(decision.verdict, expected, "{name}");
+        let resolves = engine.may_resolve(&HostName::parse(name).unwrap());
+        assert_eq!(resolves, expected.permits(), "{name}");
     }
 }

@@ -149,7 +149,7 @@ fn service() -> impl Strategy<Value = Service> {
 /// A policy whose lines number its rules.
 fn policy(name: &'static str, rules: usize, services: usize) -> impl Strategy<Value = Policy> {
     let mode =
-        prop_oneof![4 => Just(None), 1 => Just(Some(Mode::Enforce)), 1 => Just(Some(Mode::Audit))];
+        prop_oneof![4 => Just(None), 1 => Just(Some(Mode::Enforce)), 4 => Just(Some(Mode::Audit))];
     let lists = (
         vec(allow(), 0..=rules),
         vec(deny(), 0..=1),
@@ -324,6 +324,10 @@ fn outcome(decision: &Decision<'_>) -> Outcome {
     }
 }
 
+fn all_layers(layers: &Layers) -> impl Iterator<Item = &Option<Policy>> {
+    [&layers.sandbox, &layers.global, &layers.repository].into_iter()
+}
+
 fn expected(layers: &Layers, asked: &Asked) -> Outcome {
     let all = [&layers.sandbox, &layers.global, &layers.repository];
     let mut denies = all.into_iter().flatten().flat_map(|policy| &policy.deny);
@@ -350,17 +354,21 @@ fn expected(layers: &Layers, asked: &Asked) -> Outcome {
         return Outcome::Allow;
     }
     let mode_of = |policy: &Option<Policy>| policy.as_ref().and_then(|policy| policy.mode);
-    let mode = [&layers.repository, &layers.sandbox, &layers.global]
-        .into_iter()
-        .find_map(mode_of);
-    let somewhere = if is_service {
-        allowed
-    } else {
-        asked.host != host("10.0.0.1")
+    let modes: Vec<Mode> = all_layers(layers).filter_map(mode_of).collect();
+    let is_audit = modes.contains(&Mode::Audit) && !modes.contains(&Mode::Enforce);
+    let is_somewhere = match (is_service, &asked.host) {
+        (true, _) => allowed,
+        (false, Host::Name(name)) => name.as_str().contains('.'),
+        (false, address) => *address != host("10.0.0.1"),
     };
-    match mode {
-        Some(Mode::Audit) if somewhere => Outcome::Audited,
-        _ => Outcome::Deny,
+    let is_web = [80, 443].contains(&asked.port);
+    let is_known = match (&asked.host, asked.scheme) {
+        (_, Scheme::Tcp) => !is_web,
+        (host, _) => matches!(host, Host::Name(_)),
+    };
+    match is_audit && is_somewhere && is_known {
+        true => Outcome::Audited,
+        false => Outcome::Deny,
     }
 }
 
