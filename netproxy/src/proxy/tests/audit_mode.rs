@@ -43,7 +43,7 @@ fn recognising(policy: &str) -> (Guest, Receiver<String>) {
         let own = Box::new(|| Ok(HostAddresses::default()));
         let proxy = Rc::new(Proxy::new(engine, resolver, own, lines));
         let gate = Rc::new(Recognising { proxy, tell });
-        egress::serve(link, Network::default(), gate).await
+        egress::serve(link, &GuestNetwork::new(Network::default()), gate).await
     })
     .unwrap();
     (guest, told)
