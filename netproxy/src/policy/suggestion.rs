@@ -5,7 +5,7 @@ use super::decision::{Question, Reason, Request, Verdict};
 use super::document::{LARGEST_PATTERN, Quota, Scheme};
 use super::engine::Engine;
 use super::error::{Origin, Place};
-use super::host::{Host, HostPattern, is_public};
+use super::host::{Host, HostPattern, is_public, is_public_name};
 use super::path::PathPattern;
 use super::rule::{Action, Ports, Rule, Schemes};
 
@@ -13,7 +13,7 @@ impl Engine {
     /// The narrowest rule that would allow what is denied or only audited for want of a rule; `request` is method and path, if it was
     /// a request.
     ///
-    /// None if it is allowed; if no rule could allow it, because a deny rule matches, the address is not public, the name is a
+    /// None if it is allowed; if no rule could allow it, because a deny rule matches, the address or name is not public, the name is a
     /// service's or the request is not in a clear form; and if the rule would let through unread what other rules judge by its requests. Where the
     /// reason is [`Reason::Repository`], the rule belongs in the repository's policy.
     #[must_use]
@@ -38,6 +38,19 @@ impl Engine {
         }
         let rule = self.rule_for(host, &question)?;
         (!self.conflicts_with(&rule)).then_some(rule)
+    }
+
+    /// The same policy with a rule that [`Self::suggestion`] gave and a person allowed. None: rules that have come since do not go with it.
+    #[must_use]
+    pub fn allowing(&self, rule: &Rule) -> Option<Self> {
+        if conflict::would_conflict(&self.index, rule, self.abilities) {
+            return None;
+        }
+        let mut rule = rule.clone();
+        rule.place.origin = Origin::new("a person's answer");
+        let mut engine = self.clone();
+        engine.index.add(rule).ok()?;
+        Some(engine)
     }
 
     fn rule_for(&self, host: &Host, question: &Question<'_>) -> Option<Rule> {
@@ -80,7 +93,7 @@ impl Engine {
 
     fn exactly(&self, host: &Host) -> Option<HostPattern> {
         match host {
-            Host::Name(name) => Some(HostPattern::Exact(name.clone())),
+            Host::Name(name) => is_public_name(name).then(|| HostPattern::Exact(name.clone())),
             Host::Address(address) => is_public(self.is_public, *address)
                 .then(|| HostPattern::Address(address.to_canonical())),
         }

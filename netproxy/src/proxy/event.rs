@@ -37,7 +37,7 @@ pub trait Observer {
 }
 
 /// Whom the guest meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
     /// A name, or an address that stands for none.
     pub host: Host,

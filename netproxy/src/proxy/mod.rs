@@ -3,8 +3,10 @@
 //! A connection goes one way: address -> name -> policy -> dial -> first bytes -> policy again, now that the scheme is known -> carried. It is not
 //! acknowledged to the guest before someone has taken it; whatever is denied is reset at once, and told.
 
+mod consent;
 mod event;
 mod plain;
+mod target;
 mod tls;
 
 use std::cell::{Cell, RefCell};
@@ -25,13 +27,16 @@ use crate::egress::Gate;
 use crate::first_bytes::{FirstBytes, LONGEST_HELLO, recognise};
 use crate::frame::DroppedFrame;
 use crate::name::HostName;
-use crate::names::{HeldName, Names};
+use crate::names::Names;
 use crate::policy::{Decision, Engine, Host, Reason, Scheme, Schemes, Verdict};
 use crate::quota::{Ledger, Spent};
 use crate::relay::{Meter, relay, reset};
 use crate::stack::GuestStream;
 
+use consent::Consents;
+pub use consent::{Asking, Consent, MAX_QUESTIONS, Prompt, Question};
 pub use event::{Denial, Destination, Flow, Observer, Request, RuleText, Ruling, Why};
+use target::{Running, Target};
 
 /// How long a client may take to say what it speaks. Browsers connect ahead of need, and wait.
 const FIRST_BYTES_LIMIT: Duration = Duration::from_secs(60);
@@ -52,6 +57,7 @@ pub struct Proxy<R> {
     /// How many connections the guest has asked for.
     asked: Cell<u64>,
     ledger: Ledger,
+    consents: Consents,
 }
 
 /// What a connection is counted with, by scheme, or why it may not be one of that.
@@ -73,11 +79,13 @@ impl<R: Resolver + 'static> Proxy<R> {
             observer: observer.into(),
             asked: Cell::new(0),
             ledger: Ledger::default(),
+            consents: Consents::default(),
         }
     }
 
     /// Decides by `engine` from now on. Connections that it does not allow are broken. What was used of quotas stays so for rules that are equal.
     pub fn replace(&self, engine: Engine) {
+        let engine = self.consents.over(engine);
         self.ledger.keep(&engine);
         self.engine.send_replace(Rc::new(engine));
     }
@@ -86,16 +94,29 @@ impl<R: Resolver + 'static> Proxy<R> {
         Rc::clone(&self.engine.borrow())
     }
 
+    /// What decides about this connection.
+    fn rules(&self, target: &Target) -> Rc<Engine> {
+        target
+            .once
+            .borrow()
+            .as_ref()
+            .map_or_else(|| self.engine(), |once| once.over(self.engine()))
+    }
+
     async fn serve(self: &Rc<Self>, guest: GuestStream, target: &Target) -> Result<(), Why> {
-        let schemes = self.engine().schemes(&target.host, target.port);
-        if schemes.is_empty() {
-            return Err(Why::Policy(self.reason(target, target.usual_scheme())));
+        if self
+            .rules(target)
+            .schemes(&target.host, target.port)
+            .is_empty()
+        {
+            self.consent(target).await?;
         }
+        let schemes = self.rules(target).schemes(&target.host, target.port);
         let meters = self.meters(target, schemes)?;
         // What was allowed when it began may be denied before the guest has said what it speaks.
         let (upstream, scheme) = tokio::select! {
             biased;
-            () = self.until(|engine| engine.schemes(&target.host, target.port).is_empty()) => {
+            () = self.until(target, |engine| engine.schemes(&target.host, target.port).is_empty()) => {
                 return Err(Why::Policy(self.reason(target, target.usual_scheme())));
             }
             opened = self.open(&guest, target) => opened?,
@@ -118,7 +139,7 @@ impl<R: Resolver + 'static> Proxy<R> {
 
     /// What a connection is counted with, for each scheme that it may turn out to be: all of these quotas are held until that is known.
     fn meters(&self, target: &Target, schemes: Schemes) -> Result<Meters, Why> {
-        let engine = self.engine();
+        let engine = self.rules(target);
         let possible = Scheme::ALL.into_iter();
         let meter = |scheme: Scheme| {
             let decision = engine.connection(&target.host, target.port, scheme);
@@ -171,7 +192,8 @@ impl<R: Resolver + 'static> Proxy<R> {
         let mut engines = self.engine.subscribe();
         loop {
             // It may have changed before this began.
-            let engine = Rc::clone(&engines.borrow_and_update());
+            engines.mark_unchanged();
+            let engine = self.rules(target);
             let decision = engine.connection(&target.host, target.port, scheme);
             if !decision.verdict.permits() {
                 return Why::Policy(self.reason(target, scheme));
@@ -187,7 +209,7 @@ impl<R: Resolver + 'static> Proxy<R> {
     }
 
     fn flow(&self, target: &Target, scheme: Scheme, address: Option<SocketAddr>) -> Flow {
-        let engine = self.engine();
+        let engine = self.rules(target);
         let decision = engine.connection(&target.host, target.port, scheme);
         Flow {
             number: target.number,
@@ -233,22 +255,22 @@ impl<R: Resolver + 'static> Proxy<R> {
 
     /// Resolves when the policy does not allow the connection any more.
     async fn until_denied(&self, target: &Target, scheme: Scheme) {
-        self.until(|engine| {
+        self.until(target, |engine| {
             let decision = engine.connection(&target.host, target.port, scheme);
             !decision.verdict.permits()
         })
         .await;
     }
 
-    /// Resolves when this is so of the policy.
-    async fn until(&self, is_so: impl Fn(&Engine) -> bool) {
-        let mut engine = self.engine.subscribe();
+    /// Resolves when this is so of what decides about the connection.
+    async fn until(&self, target: &Target, is_so: impl Fn(&Engine) -> bool) {
+        let mut engines = self.engine.subscribe();
         // The sender is ours, so it is there.
-        let _ = engine.wait_for(|engine| is_so(engine)).await;
+        while !is_so(&self.rules(target)) && engines.changed().await.is_ok() {}
     }
 
     async fn dial(&self, target: &Target) -> Result<TcpStream, Why> {
-        let decided = self.engine();
+        let decided = self.rules(target);
         // A service that is none any more would be looked for under its name.
         if decided.schemes(&target.host, target.port).is_empty() {
             return Err(Why::Policy(self.reason(target, target.usual_scheme())));
@@ -274,10 +296,10 @@ impl<R: Resolver + 'static> Proxy<R> {
     /// audit mode lets be anything what is not known, it is looked for a moment.
     async fn recognise(&self, guest: &GuestStream, target: &Target) -> Result<Scheme, Why> {
         let (host, port) = (&target.host, target.port);
-        if self.engine().is_carried_unread(host, port) {
+        if self.rules(target).is_carried_unread(host, port) {
             return Ok(Scheme::Tcp);
         }
-        let schemes = || self.engine().schemes(host, port);
+        let schemes = || self.rules(target).schemes(host, port);
         let limit = match schemes().contains(Scheme::Tcp) {
             true => SILENCE_LIMIT,
             false => FIRST_BYTES_LIMIT,
@@ -326,14 +348,14 @@ impl<R: Resolver + 'static> Proxy<R> {
 
     /// Whether a rule says that nothing of the connection's TLS is to be looked into.
     fn passes_through(&self, target: &Target) -> bool {
-        self.engine()
+        self.rules(target)
             .connection(&target.host, target.port, Scheme::Https)
             .passthrough
     }
 
     fn reason(&self, target: &Target, scheme: Scheme) -> Reason {
         match self
-            .engine()
+            .rules(target)
             .connection(&target.host, target.port, scheme)
             .verdict
         {
@@ -357,73 +379,8 @@ impl<R: Resolver + 'static> Proxy<R> {
             host,
             port: to.port(),
             held,
+            once: Rc::default(),
         }
-    }
-}
-
-/// Whom a connection is to.
-struct Target {
-    /// The connection's.
-    number: u64,
-    host: Host,
-    port: u16,
-    /// As long as the connection lasts, the address goes on standing for the name.
-    held: Option<HeldName>,
-}
-
-impl Target {
-    /// What is probably spoken there.
-    const fn usual_scheme(&self) -> Scheme {
-        if self.port == 80 {
-            Scheme::Http
-        } else {
-            Scheme::Https
-        }
-    }
-
-    fn copy(&self) -> Self {
-        Self {
-            number: self.number,
-            host: self.host.clone(),
-            port: self.port,
-            held: self.held.clone(),
-        }
-    }
-
-    fn destination(&self) -> Destination {
-        Destination {
-            host: self.host.clone(),
-            port: self.port,
-        }
-    }
-}
-
-/// A connection that was let through, until it ends: in whichever way that is, it is told.
-struct Running {
-    observer: Rc<dyn Observer>,
-    flow: Flow,
-    meter: Meter,
-    begin: Instant,
-}
-
-impl Running {
-    fn new<R>(proxy: &Proxy<R>, flow: Flow, meter: Meter) -> Self {
-        let observer = Rc::clone(&proxy.observer);
-        observer.opened(&flow);
-        Self {
-            observer,
-            flow,
-            meter,
-            begin: Instant::now(),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let carried = self.meter.carried();
-        self.observer
-            .ended(&self.flow, carried, self.begin.elapsed());
     }
 }
 
@@ -492,7 +449,7 @@ impl<R: Resolver + 'static> Proxy<R> {
         request: Option<(&str, &str)>,
         why: Why,
     ) -> Denial {
-        let engine = self.engine();
+        let engine = self.rules(target);
         let likely = scheme.unwrap_or_else(|| target.usual_scheme());
         let (host, port) = (&target.host, target.port);
         let (rule, decided_by) = match &why {
@@ -540,7 +497,7 @@ struct Permitted<'p, R> {
 
 impl<R: Resolver + 'static> Zone for Permitted<'_, R> {
     fn resolve(&mut self, name: &HostName) -> Answer {
-        if !self.engine.may_resolve(name) {
+        if !self.engine.may_resolve(name) && !self.proxy.may_ask(self.engine, name) {
             let host = Host::from(name.clone());
             let rule = suggestion(self.engine, &host, 443, Scheme::Https, None);
             let reason = match self.engine.connection(&host, 443, Scheme::Https).verdict {

@@ -59,7 +59,7 @@ struct ByPolicy<R> {
 
 impl<R: Resolver + 'static> Judge for ByPolicy<R> {
     fn judge(&self, method: &str, target: &str) -> Result<(), Refused> {
-        let engine = self.proxy.engine();
+        let engine = self.proxy.rules(&self.target);
         let decision = self.decide(&engine, method, target);
         self.check(&decision, method, target)?;
         let tallies = self.proxy.ledger.tallies(&decision);
@@ -84,7 +84,7 @@ impl<R: Resolver + 'static> Judge for ByPolicy<R> {
     }
 
     fn permit(&self, method: &str, target: &str) -> Result<(), Refused> {
-        let engine = self.proxy.engine();
+        let engine = self.proxy.rules(&self.target);
         self.check(&self.decide(&engine, method, target), method, target)
     }
 

@@ -17,6 +17,7 @@ use crate::relay::Carried;
 use crate::testkit::{self, Connection, End, Guest};
 
 mod audit_mode;
+mod consent;
 mod quotas;
 
 /// Every name is at one address.
@@ -116,12 +117,22 @@ impl Bench {
     }
 
     fn of(engine: Engine, own: fn() -> io::Result<HostAddresses>) -> Self {
+        Self::with_prompt(engine, own, None)
+    }
+
+    /// Where somebody is asked.
+    fn with_prompt(
+        engine: Engine,
+        own: fn() -> io::Result<HostAddresses>,
+        prompt: Option<Box<dyn FnOnce() -> Rc<dyn Prompt> + Send>>,
+    ) -> Self {
         let (tell, told) = channel();
         let (policies, mut next) = tokio::sync::mpsc::unbounded_channel::<String>();
         let (guest, _) = testkit::guest(async move |link| {
             let resolver = Everything("127.0.0.1".parse().unwrap());
             let lines = Box::new(Lines(tell));
             let proxy = Rc::new(Proxy::new(engine, resolver, Box::new(own), lines));
+            proxy.ask(prompt.map(|prompt| prompt()));
             let network = GuestNetwork::new(Network::default());
             let served = egress::serve(link, &network, Rc::clone(&proxy));
             tokio::pin!(served);

@@ -1,0 +1,84 @@
+//! One connection: whom it is to, and that it runs.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::consent::OneTime;
+use super::{Destination, Flow, Observer, Proxy};
+use crate::names::HeldName;
+use crate::policy::{Host, Rule, Scheme};
+use crate::relay::Meter;
+
+/// Whom a connection is to.
+pub(super) struct Target {
+    /// The connection's.
+    pub(super) number: u64,
+    pub(super) host: Host,
+    pub(super) port: u16,
+    /// As long as the connection lasts, the address goes on standing for the name.
+    pub(super) held: Option<HeldName>,
+    /// The rule that a person made for it.
+    pub(super) once: Rc<RefCell<Option<OneTime>>>,
+}
+
+impl Target {
+    /// What is probably spoken there.
+    pub(super) const fn usual_scheme(&self) -> Scheme {
+        match self.port {
+            80 => Scheme::Http,
+            22 => Scheme::Tcp,
+            _ => Scheme::Https,
+        }
+    }
+
+    pub(super) fn allow_once(&self, rule: Rule) {
+        self.once.replace(Some(OneTime::new(rule)));
+    }
+
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            number: self.number,
+            host: self.host.clone(),
+            port: self.port,
+            held: self.held.clone(),
+            once: Rc::clone(&self.once),
+        }
+    }
+
+    pub(super) fn destination(&self) -> Destination {
+        Destination {
+            host: self.host.clone(),
+            port: self.port,
+        }
+    }
+}
+
+/// A connection that was let through, until it ends: in whichever way that is, it is told.
+pub(super) struct Running {
+    pub(super) observer: Rc<dyn Observer>,
+    pub(super) flow: Flow,
+    pub(super) meter: Meter,
+    pub(super) begin: Instant,
+}
+
+impl Running {
+    pub(super) fn new<R>(proxy: &Proxy<R>, flow: Flow, meter: Meter) -> Self {
+        let observer = Rc::clone(&proxy.observer);
+        observer.opened(&flow);
+        Self {
+            observer,
+            flow,
+            meter,
+            begin: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let carried = self.meter.carried();
+        self.observer
+            .ended(&self.flow, carried, self.begin.elapsed());
+    }
+}

@@ -1,0 +1,187 @@
+//! Connections about which somebody is asked. What is allowed then is dialled, which in a test comes to its end at an address that is not public.
+
+use super::*;
+
+/// Tells its questions, and answers what it is told to.
+struct Told {
+    asked: Sender<String>,
+    answers: tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<Consent>>,
+}
+
+struct Shared(Rc<Told>);
+
+impl Prompt for Shared {
+    fn ask(&self, question: Question) -> Asking {
+        let Question {
+            destination,
+            reason,
+            rule,
+        } = question;
+        drop(
+            self.0
+                .asked
+                .send(format!("{destination}: {reason}: {rule}")),
+        );
+        let told = Rc::clone(&self.0);
+        Box::pin(async move { told.answers.lock().await.recv().await.unwrap() })
+    }
+}
+
+struct Asked {
+    bench: Bench,
+    asked: Receiver<String>,
+    answers: tokio::sync::mpsc::UnboundedSender<Consent>,
+}
+
+impl Asked {
+    fn new(policy: &str, repository: &str) -> Self {
+        let (tell, asked) = channel();
+        let (answers, next) = tokio::sync::mpsc::unbounded_channel();
+        let prompt = || -> Rc<dyn Prompt> {
+            let answers = tokio::sync::Mutex::new(next);
+            Rc::new(Shared(Rc::new(Told {
+                asked: tell,
+                answers,
+            })))
+        };
+        let engine = engine_within(policy, repository);
+        let own = || Ok(HostAddresses::default());
+        Self {
+            bench: Bench::with_prompt(engine, own, Some(Box::new(prompt))),
+            asked,
+            answers,
+        }
+    }
+
+    fn answer(&self, consent: Consent) {
+        self.answers.send(consent).unwrap();
+    }
+
+    /// Why a connection did not come about.
+    fn attempt(&mut self, name: &str, port: u16) -> String {
+        let connection = self.bench.connect(name, port);
+        assert!(!self.bench.guest.is_connected(connection));
+        self.bench.told()
+    }
+
+    fn asked(&mut self) -> String {
+        let asked = &self.asked;
+        self.bench.guest.until(|_| asked.try_recv().ok()).unwrap()
+    }
+}
+
+const NO_RULE: &str = "a.example:443: no rule allows this host";
+const RULE: &str = "allow = [{ host = \"a.example\" }]";
+
+fn is_dialled(told: &str) -> bool {
+    told.contains("127.0.0.1 may not be dialled")
+}
+
+#[test]
+fn a_no_holds_until_there_is_another_policy() {
+    let mut asked = Asked::new("", "");
+    asked.answer(Consent::No);
+    assert_eq!(asked.attempt("a.example", 443), NO_RULE);
+    assert_eq!(asked.asked(), format!("{NO_RULE}: {RULE}"));
+    assert_eq!(asked.attempt("a.example", 443), NO_RULE);
+    assert!(asked.asked.try_recv().is_err(), "asked again");
+    asked.bench.policies.send(String::new()).unwrap();
+    asked.answer(Consent::Once);
+    assert!(is_dialled(&asked.attempt("a.example", 443)));
+    assert_eq!(asked.asked(), format!("{NO_RULE}: {RULE}"));
+}
+
+#[test]
+fn once_is_for_one_connection() {
+    let mut asked = Asked::new("", "");
+    for _ in 0..3 {
+        asked.answer(Consent::Once);
+        assert!(is_dialled(&asked.attempt("a.example", 443)));
+        assert_eq!(asked.asked(), format!("{NO_RULE}: {RULE}"));
+    }
+}
+
+#[test]
+fn always_holds_over_other_policies_and_for_what_the_rule_says() {
+    let mut asked = Asked::new("", "");
+    asked.answer(Consent::Always);
+    assert!(is_dialled(&asked.attempt("a.example", 443)));
+    asked.asked();
+    assert!(is_dialled(&asked.attempt("a.example", 443)));
+    // One that says the same itself, and one that says nothing of it.
+    for policy in ["[[allow]]\nhost = \"a.example\"\n", "mode = \"enforce\"\n"] {
+        asked.bench.policies.send(policy.to_owned()).unwrap();
+        assert!(is_dialled(&asked.attempt("a.example", 443)));
+    }
+    assert!(asked.asked.try_recv().is_err(), "asked again");
+    asked.answer(Consent::No);
+    let other = "a.example:22: no rule allows this port of the host";
+    assert_eq!(asked.attempt("a.example", 22), other);
+    let rule = "allow = [{ host = \"a.example\", scheme = \"tcp\", ports = [22] }]";
+    assert_eq!(asked.asked(), format!("{other}: {rule}"));
+    // What denies it is stronger.
+    let deny = "[[deny]]\nhost = \"a.example\"\n";
+    asked.bench.policies.send(deny.to_owned()).unwrap();
+    assert_eq!(asked.bench.guest.resolve("a.example"), None);
+    assert_eq!(asked.bench.told(), "a.example: a rule denies it");
+}
+
+#[test]
+fn only_what_a_rule_of_the_user_could_allow_is_asked_about() {
+    let denied = "[[deny]]\nhost = \"evil.example\"\n[[allow]]\nhost = \"half.example\"\n[[deny]]\nhost = \"half.example\"\nports = [80]\nscheme = \"http\"\n";
+    let service = service("a.host", SocketAddr::from(([127, 0, 0, 1], 9)), "tcp", 7);
+    let mut asked = Asked::new(&(denied.to_owned() + &service), "");
+    assert_eq!(asked.bench.guest.resolve("evil.example"), None);
+    assert_eq!(asked.bench.guest.resolve("localhost"), None);
+    asked.bench.told();
+    asked.bench.told();
+    asked.attempt("a.host", 8);
+    asked.attempt("half.example", 80);
+    for address in ["10.0.0.1:443", "127.0.0.1:80", "169.254.169.254:80"] {
+        let connection = asked.bench.guest.connect(address.parse().unwrap());
+        assert!(!asked.bench.guest.is_connected(connection), "{address}");
+        asked.bench.told();
+    }
+    assert!(asked.asked.try_recv().is_err());
+    let repository = "[[allow]]\nhost = \"b.example\"\n";
+    let user = "[[allow]]\nhost = \"a.example\"\n";
+    let mut asked = Asked::new(user, repository);
+    assert_eq!(asked.bench.guest.resolve("a.example"), None);
+    // The user's rule would not be enough.
+    asked.answer(Consent::Once);
+    let told = asked.attempt("c.example", 443);
+    assert!(!is_dialled(&told), "{told}");
+}
+
+#[test]
+fn several_attempts_are_one_question() {
+    let mut asked = Asked::new("", "");
+    let all: Vec<_> = (0..5)
+        .map(|_| asked.bench.connect("a.example", 443))
+        .collect();
+    asked.asked();
+    asked.answer(Consent::Once);
+    for connection in all {
+        assert!(!asked.bench.guest.is_connected(connection));
+        assert!(is_dialled(&asked.bench.told()));
+    }
+    assert!(asked.asked.try_recv().is_err(), "asked again");
+}
+
+#[test]
+fn no_more_questions_wait_than_the_cap_and_a_rule_answers_them() {
+    let mut asked = Asked::new("", "");
+    let connections: Vec<_> = (0..MAX_QUESTIONS)
+        .map(|number| asked.bench.connect(&format!("n{number}.example"), 443))
+        .collect();
+    for _ in &connections {
+        asked.asked();
+    }
+    let told = asked.attempt("a.example", 443);
+    assert_eq!(told, NO_RULE);
+    assert!(asked.asked.try_recv().is_err(), "one too many");
+    let rules = "[[allow]]\nhost = \"n0.example\"\n".to_owned();
+    asked.bench.policies.send(rules).unwrap();
+    assert!(!asked.bench.guest.is_connected(connections[0]));
+    assert!(is_dialled(&asked.bench.told()));
+}
