@@ -213,7 +213,7 @@ pub(crate) struct RunOptions {
     /// Allow HTTPS to this host too: a name, or `*.` and a name for all names below it
     #[arg(long, value_name = "HOST")]
     pub(crate) allow: Vec<String>,
-    /// Publish a port of the guest's on this host's loopback, e.g. 8080, 3000:8080, 0:8080 (any free port, which is told) or [::1]:3000:8080. In
+    /// Publish a port of the guest's on this host's loopback, e.g. 8080, 3000:8080, 0:8080 (any free port, which is told) or `[::1]:3000:8080`. In
     /// the guest the server must listen at its address on the network (0.0.0.0), not only at 127.0.0.1. Gives the guest a network, which by itself allows it nothing
     #[arg(short, long, value_name = "[[ADDRESS:]PORT:]GUEST_PORT", value_parser = parse_publish)]
     pub(crate) publish: Vec<(SocketAddr, u16)>,

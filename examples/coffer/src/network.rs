@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use sandbox::policy::Mode;
 use sandbox::{Denied, Error, NetworkPolicy, Sandbox};
 
 use crate::failure::Failure;
@@ -53,6 +54,16 @@ pub(crate) fn policy(sources: Sources<'_>) -> Result<Option<NetworkPolicy>, Fail
         policy = policy.repository(&origin, text);
     }
     Ok(Some(policy))
+}
+
+/// Tells of a mode in which the policy keeps the guest from little. What is no policy is told by who decides by it.
+pub(crate) fn say_mode(policy: &NetworkPolicy) {
+    let mode = policy.engine().map(|engine| engine.mode());
+    if mode.is_ok_and(|mode| mode == Mode::Audit) {
+        say(
+            "coffer: the policy's mode is audit: the guest reaches every public host that no rule denies",
+        );
+    }
 }
 
 /// The policy with its audit log, if there is to be one.

@@ -48,7 +48,10 @@ pub(crate) async fn follow(
             continue;
         }
         match sandbox.replace_policy(policy.clone()).await {
-            Ok(()) => say("coffer: another policy decides now"),
+            Ok(()) => {
+                say("coffer: another policy decides now");
+                network::say_mode(&policy);
+            }
             Err(error) => say(&format!("coffer: the policy stays as it was: {error}")),
         }
         known = policy;

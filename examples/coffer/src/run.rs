@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sandbox::agent::User;
-use sandbox::policy::Mode;
 use sandbox::{
     BootTimeline, Error, ExecSpec, ExitStatus, NetworkPolicy, Refusal, Sandbox, SandboxBuilder,
     ShareCache, ShareMode,
@@ -116,11 +115,7 @@ fn policy(options: &RunOptions, sources: Sources<'_>) -> Result<Option<NetworkPo
             (log, false) => Ok(Some(network::logged(NetworkPolicy::new(), log))),
         };
     };
-    if policy.engine()?.mode() == Mode::Audit {
-        say(
-            "coffer: the policy's mode is audit: the guest reaches every public host that no rule denies",
-        );
-    }
+    network::say_mode(&policy);
     Ok(Some(network::logged(policy, log)))
 }
 

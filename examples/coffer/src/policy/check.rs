@@ -126,7 +126,12 @@ impl Answer {
             open: open(host, scheme, &decision),
         };
         answer.judge(&decision);
-        let missing = |scheme| engine.suggestion(host, port, scheme, request);
+        let missing = |scheme| {
+            // A rule can say as much as is read; of some paths none can.
+            let asked = (scheme == Scheme::Http).then_some((method, &*url.path));
+            let narrow = asked.and_then(|asked| engine.suggestion(host, port, scheme, Some(asked)));
+            narrow.or_else(|| engine.suggestion(host, port, scheme, request))
+        };
         if matches!(
             (host, scheme),
             (Host::Address(_), Scheme::Https | Scheme::Http)
@@ -179,6 +184,11 @@ impl Answer {
         };
         match (&self.missing, self.verdict) {
             (Some(rule), _) => lines.push(format!("  to allow it{place}: {rule}")),
+            (None, Answered::Deny) if !self.rules.is_empty() => {
+                lines.push(
+                    "  to allow it: change that rule; none that is added beats it".to_owned(),
+                );
+            }
             (None, Answered::Deny) => lines.push("  to allow it: no rule can be added".to_owned()),
             (None, _) => {}
         }
@@ -275,6 +285,14 @@ mod tests {
                 "GET",
                 Deny,
                 "",
+                "scheme = \"http\", methods = [\"GET\"], paths = [\"/z\"] }",
+            ),
+            // No rule about paths can be about this one.
+            (
+                "http://c.example/z;y",
+                "GET",
+                Deny,
+                "",
                 "host = \"c.example\", scheme = \"http\" }",
             ),
             ("https://x.b.example", "GET", Allow, "own:8", ""),
@@ -343,6 +361,10 @@ mod tests {
 
     #[test]
     fn the_answer_is_told_to_people_and_to_programs() {
+        let fixed = answer(["", OWN, ""], "https://evil.b.example/", "GET").text();
+        assert!(fixed.contains("to allow it: change that rule"), "{fixed}");
+        let none = answer(["", OWN, ""], "tcp://10.0.0.1:22", "GET").text();
+        assert!(none.contains("to allow it: no rule can be added"), "{none}");
         let denied = answer(["", OWN, ""], "http://a.example/z", "P\u{1b}");
         let text = denied.text();
         assert!(

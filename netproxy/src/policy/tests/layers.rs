@@ -227,6 +227,96 @@ fn the_mode_is_audit_if_a_users_layer_says_so_and_none_says_enforce() {
     }
 }
 
+/// What becomes of connections in audit mode, by the rules of the test.
+const AUDITED: &[(&str, u16, Scheme, Verdict)] = &[
+    ("a.example", 443, Scheme::Https, Verdict::Allow),
+    (
+        "a.example",
+        444,
+        Scheme::Https,
+        Verdict::Audited(Reason::Port),
+    ),
+    // Nothing goes unread to the ports of the web.
+    ("a.example", 443, Scheme::Tcp, Verdict::Deny(Reason::Scheme)),
+    ("b.example", 443, Scheme::Tcp, Verdict::Deny(Reason::Host)),
+    (
+        "a.example",
+        80,
+        Scheme::Http,
+        Verdict::Audited(Reason::Port),
+    ),
+    ("x.example", 80, Scheme::Tcp, Verdict::Deny(Reason::Host)),
+    ("x.example", 22, Scheme::Tcp, Verdict::Audited(Reason::Host)),
+    (
+        "x.example",
+        8080,
+        Scheme::Http,
+        Verdict::Audited(Reason::Host),
+    ),
+    (
+        "b.example",
+        443,
+        Scheme::Https,
+        Verdict::Audited(Reason::Host),
+    ),
+    (
+        "b.example",
+        80,
+        Scheme::Tcp,
+        Verdict::Deny(Reason::DenyRule),
+    ),
+    (
+        "evil.example",
+        22,
+        Scheme::Tcp,
+        Verdict::Deny(Reason::DenyRule),
+    ),
+    (
+        "c.example",
+        443,
+        Scheme::Tcp,
+        Verdict::Deny(Reason::DenyRule),
+    ),
+    (
+        "c.example",
+        443,
+        Scheme::Https,
+        Verdict::Audited(Reason::Host),
+    ),
+    ("8.8.8.8", 53, Scheme::Tcp, Verdict::Audited(Reason::Host)),
+    // An address has no name that its TLS or HTTP could be for.
+    ("8.8.8.8", 443, Scheme::Https, Verdict::Deny(Reason::Host)),
+    ("8.8.8.8", 443, Scheme::Tcp, Verdict::Deny(Reason::Host)),
+    ("8.8.8.8", 80, Scheme::Http, Verdict::Deny(Reason::Host)),
+    ("8.8.4.4", 53, Scheme::Tcp, Verdict::Deny(Reason::DenyRule)),
+    (
+        "::ffff:8.8.4.4",
+        53,
+        Scheme::Tcp,
+        Verdict::Deny(Reason::DenyRule),
+    ),
+    (
+        "127.0.0.1",
+        5432,
+        Scheme::Tcp,
+        Verdict::Deny(Reason::NotPublic),
+    ),
+    (
+        "169.254.169.254",
+        80,
+        Scheme::Http,
+        Verdict::Deny(Reason::NotPublic),
+    ),
+    (
+        "::ffff:127.0.0.1",
+        80,
+        Scheme::Http,
+        Verdict::Deny(Reason::NotPublic),
+    ),
+    ("db.host", 5432, Scheme::Tcp, Verdict::Allow),
+    ("db.host", 5433, Scheme::Tcp, Verdict::Deny(Reason::Port)),
+];
+
 #[test]
 fn audit_lets_through_what_no_rule_denies() {
     let engine = engine(
@@ -234,96 +324,9 @@ fn audit_lets_through_what_no_rule_denies() {
          [[deny]]\nhost = 'b.example'\nports = [80]\n[[deny]]\nhost = 'c.example'\npaths = ['/x/**']\n\
          [[service]]\nname = 'db.host'\naddress = '127.0.0.1:5432'",
     );
-    for (destination, port, scheme, verdict) in [
-        ("a.example", 443, Scheme::Https, Verdict::Allow),
-        (
-            "a.example",
-            444,
-            Scheme::Https,
-            Verdict::Audited(Reason::Port),
-        ),
-        // Nothing goes unread to the ports of the web.
-        ("a.example", 443, Scheme::Tcp, Verdict::Deny(Reason::Scheme)),
-        ("b.example", 443, Scheme::Tcp, Verdict::Deny(Reason::Host)),
-        (
-            "a.example",
-            80,
-            Scheme::Http,
-            Verdict::Audited(Reason::Port),
-        ),
-        ("x.example", 80, Scheme::Tcp, Verdict::Deny(Reason::Host)),
-        ("x.example", 22, Scheme::Tcp, Verdict::Audited(Reason::Host)),
-        (
-            "x.example",
-            8080,
-            Scheme::Http,
-            Verdict::Audited(Reason::Host),
-        ),
-        (
-            "b.example",
-            443,
-            Scheme::Https,
-            Verdict::Audited(Reason::Host),
-        ),
-        (
-            "b.example",
-            80,
-            Scheme::Tcp,
-            Verdict::Deny(Reason::DenyRule),
-        ),
-        (
-            "evil.example",
-            22,
-            Scheme::Tcp,
-            Verdict::Deny(Reason::DenyRule),
-        ),
-        (
-            "c.example",
-            443,
-            Scheme::Tcp,
-            Verdict::Deny(Reason::DenyRule),
-        ),
-        (
-            "c.example",
-            443,
-            Scheme::Https,
-            Verdict::Audited(Reason::Host),
-        ),
-        ("8.8.8.8", 53, Scheme::Tcp, Verdict::Audited(Reason::Host)),
-        // An address has no name that its TLS or HTTP could be for.
-        ("8.8.8.8", 443, Scheme::Https, Verdict::Deny(Reason::Host)),
-        ("8.8.8.8", 443, Scheme::Tcp, Verdict::Deny(Reason::Host)),
-        ("8.8.8.8", 80, Scheme::Http, Verdict::Deny(Reason::Host)),
-        ("8.8.4.4", 53, Scheme::Tcp, Verdict::Deny(Reason::DenyRule)),
-        (
-            "::ffff:8.8.4.4",
-            53,
-            Scheme::Tcp,
-            Verdict::Deny(Reason::DenyRule),
-        ),
-        (
-            "127.0.0.1",
-            5432,
-            Scheme::Tcp,
-            Verdict::Deny(Reason::NotPublic),
-        ),
-        (
-            "169.254.169.254",
-            80,
-            Scheme::Http,
-            Verdict::Deny(Reason::NotPublic),
-        ),
-        (
-            "::ffff:127.0.0.1",
-            80,
-            Scheme::Http,
-            Verdict::Deny(Reason::NotPublic),
-        ),
-        ("db.host", 5432, Scheme::Tcp, Verdict::Allow),
-        ("db.host", 5433, Scheme::Tcp, Verdict::Deny(Reason::Port)),
-    ] {
-        let decision = engine.connection(&host(destination), port, scheme);
-        assert_eq!(decision.verdict, verdict, "{destination}:{port} {scheme}");
+    for (destination, port, scheme, verdict) in AUDITED {
+        let decision = engine.connection(&host(destination), *port, *scheme);
+        assert_eq!(decision.verdict, *verdict, "{destination}:{port} {scheme}");
     }
     let c = host("c.example");
     assert!(engine.connection(&c, 443, Scheme::Https).each_request);
