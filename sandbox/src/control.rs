@@ -6,6 +6,7 @@ use std::io;
 use bytes::{Buf as _, BytesMut};
 use hv_core::Fault;
 use netproxy::audit::Record;
+use netproxy::proxy::Consent;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -32,6 +33,8 @@ pub(crate) enum Report {
     Denied(Denied),
     /// The guest would have been kept from it, if the policy's mode were not audit.
     WouldBeDenied(Denied),
+    /// Somebody may allow a connection, by an [`Order::Consent`] of this number.
+    Question(u64, Denied),
     /// A line for the audit log of the network.
     Audit(Box<Record>),
     /// The oldest order that was not answered yet was carried out, or why not.
@@ -49,6 +52,10 @@ pub(crate) enum Order {
     Policy(Vec<Layer>),
     /// Connections to the next listener ([`Role::Listeners`](crate::plan::Role)) go to this port of the guest's.
     Publish(u16),
+    /// Questions are asked about what no rule allows.
+    Ask,
+    /// The answer to a question.
+    Consent(u64, Consent),
 }
 
 /// Why a worker did not start the machine.

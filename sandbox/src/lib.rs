@@ -152,6 +152,8 @@ mod plan;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod platform;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod question;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod sandbox;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod text;
@@ -179,6 +181,8 @@ pub mod policy {
     pub use netproxy::policy::*;
     pub use netproxy::{HostName, NameError};
 }
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use question::Question;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use sandbox::Sandbox;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -157,6 +157,13 @@ impl Denied {
     }
 }
 
+impl Denied {
+    /// As a worker told it, which may say of anything that it is safe to print.
+    pub(crate) fn checked(&self) -> Self {
+        Self::new(&self.destination, &self.reason, self.rule.as_deref())
+    }
+}
+
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.destination, self.reason)

@@ -22,6 +22,7 @@ use crate::host::{
 };
 use crate::network::{Denied, MAX_DENIED, NetworkPolicy};
 use crate::protocol::{BootFacts, Configure, Network, Octets};
+use crate::question::Question;
 use crate::refusal::Refusal;
 use crate::text::{printable, printable_path};
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
@@ -272,6 +273,17 @@ impl Sandbox {
         self.network()?.replace_policy(policy.layers).await
     }
 
+    /// Has `ask` called, from now on, for each connection that the guest wants, that no rule allows and one could: it may be answered at once or later, from anywhere,
+    /// and the guest's attempt waits. Names that such a rule could be for resolve then. Several attempts at one destination are one question, and 32 can wait. Not asked
+    /// is about what a rule denies or the repository's policy leaves out, what is not public, and single requests of HTTP. `ask` is called by a task of
+    /// the runtime: it must neither wait nor panic.
+    ///
+    /// # Errors
+    /// There is no network, or it has ended.
+    pub async fn on_denied(&self, ask: impl Fn(Question) + Send + Sync + 'static) -> Result<()> {
+        self.network()?.on_denied(Arc::new(ask)).await
+    }
+
     /// Where the ports are reached that [`SandboxBuilder::publish`] published, in that order.
     #[must_use]
     pub fn published(&self) -> &[SocketAddr] {
@@ -461,8 +473,7 @@ impl Watched {
     /// Keeps a destination that was, or would have been, denied.
     fn note_denied(list: &Mutex<Vec<Denied>>, denied: &Denied) {
         let mut all = list.lock().unwrap_or_else(PoisonError::into_inner);
-        // The worker said that it is safe to print.
-        let denied = Denied::new(&denied.destination, &denied.reason, denied.rule.as_deref());
+        let denied = denied.checked();
         if all.len() < MAX_DENIED && !all.contains(&denied) {
             all.push(denied);
         }

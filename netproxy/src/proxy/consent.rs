@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -25,7 +26,7 @@ const MAX_REFUSED: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a person says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Consent {
     /// No; it is not asked again before there is another policy.
     No,

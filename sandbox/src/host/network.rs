@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use netproxy::proxy::Consent;
+
 use super::process::WorkerProcess;
 use super::transfer::send_descriptor;
 use crate::control::Order;
@@ -119,6 +121,22 @@ impl EgressWorker {
     /// It is gone.
     pub(crate) async fn decide_by(&mut self, policy: &[Layer]) -> io::Result<()> {
         self.process.order(&Order::Policy(policy.to_vec())).await
+    }
+
+    /// Has it ask about connections that no rule allows.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) async fn ask(&mut self) -> io::Result<()> {
+        self.process.order(&Order::Ask).await
+    }
+
+    /// Answers a question of its.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) async fn answer(&mut self, number: u64, consent: Consent) -> io::Result<()> {
+        self.process.order(&Order::Consent(number, consent)).await
     }
 
     /// Has it carry connections.

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use hv_core::Fault;
+use netproxy::proxy::{Consent, MAX_QUESTIONS};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -13,6 +14,7 @@ use crate::control::Report;
 use crate::error::{Error, Result};
 use crate::host::{AuditWriter, EgressStart, EgressWorker, Published};
 use crate::network::Layer;
+use crate::question::{Ask, Question};
 use crate::text::printable;
 use crate::timeline::Phase;
 
@@ -29,12 +31,15 @@ pub(super) struct GuestNetwork {
 }
 
 /// What the handle wants of it.
-#[derive(Debug)]
 enum Wish {
     /// To decide by these layers.
     Policy(Vec<Layer>),
     /// To carry connections to the guest.
     Publish(Published),
+    /// To ask about connections that no rule allows.
+    Ask(Ask),
+    /// What somebody said.
+    Answer(u64, Consent),
     /// To be there again.
     Restart,
 }
@@ -55,6 +60,7 @@ impl GuestNetwork {
             audit,
             wishes: receiver,
             ended,
+            ask: None,
             waiting: VecDeque::new(),
         };
         let (started, network) = oneshot::channel();
@@ -79,6 +85,11 @@ impl GuestNetwork {
     /// Has it carry connections to the guest.
     pub(super) async fn publish(&self, published: Published) -> Result<()> {
         self.wish(Wish::Publish(published)).await
+    }
+
+    /// Has `ask` called for connections that no rule allows.
+    pub(super) async fn on_denied(&self, ask: Ask) -> Result<()> {
+        self.wish(Wish::Ask(ask)).await
     }
 
     /// Starts it again when it has ended, by the policy that held then.
@@ -132,6 +143,7 @@ struct Follower {
     audit: Option<AuditWriter>,
     wishes: mpsc::Receiver<(Wish, oneshot::Sender<Result<()>>)>,
     ended: watch::Sender<Option<String>>,
+    ask: Option<Ask>,
     /// What the worker has not answered yet, and who waits for it.
     waiting: VecDeque<(Wish, oneshot::Sender<Result<()>>)>,
 }
@@ -165,7 +177,7 @@ impl Follower {
             let message = format!("network: {}", printable(why));
             End::NotStarted(fault, message).error()
         };
-        let mut unanswered = 1 + self.start.published.len();
+        let mut unanswered = 1 + self.start.published.len() + usize::from(self.ask.is_some());
         while let Some(Ok(report)) = worker.process.report().await {
             match report {
                 // Of one that is gone the end is seen next.
@@ -190,18 +202,31 @@ impl Follower {
         for published in &self.start.published {
             worker.publish(published).await?;
         }
+        if self.ask.is_some() {
+            worker.ask().await?;
+        }
         Ok(())
     }
 
     /// Takes what the worker tells until it ends. False: the machine has ended, too.
     async fn serve(&mut self, mut worker: EgressWorker) -> bool {
         let mut why = None;
+        // Those of the worker before have come to nothing.
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        let mut unanswered = 0;
         loop {
             let report = tokio::select! {
                 report = worker.process.report() => match report {
                     Some(Ok(report)) => report,
                     _ => break,
                 },
+                // The sender is ours, so there is always one more to come.
+                Some((number, consent)) = answers.recv() => {
+                    unanswered -= 1;
+                    let nobody = oneshot::channel().0;
+                    self.fulfil(Wish::Answer(number, consent), nobody, &mut worker).await;
+                    continue;
+                }
                 Some((wish, waiting)) = self.wishes.recv() => {
                     self.fulfil(wish, waiting, &mut worker).await;
                     continue;
@@ -209,6 +234,14 @@ impl Follower {
             };
             match report {
                 Report::Done(done) => self.done(done),
+                Report::Question(number, denied) => {
+                    let question = Question::new(number, denied.checked(), sender.clone());
+                    unanswered += 1;
+                    // What nobody is asked is answered by being dropped.
+                    if let Some(ask) = self.ask.as_ref().filter(|_| unanswered <= MAX_QUESTIONS) {
+                        ask(question);
+                    }
+                }
                 Report::NotStarted(failure) => why = Some(failure.message),
                 report => self.note(report).await,
             }
@@ -238,7 +271,7 @@ impl Follower {
             };
             let spawned = match wish {
                 Wish::Restart => self.start.spawn(),
-                Wish::Policy(_) | Wish::Publish(_) => Err(gone()),
+                Wish::Policy(_) | Wish::Publish(_) | Wish::Ask(_) | Wish::Answer(..) => Err(gone()),
             };
             match spawned {
                 Ok(worker) => {
@@ -260,6 +293,8 @@ impl Follower {
         let ordered = match &wish {
             Wish::Policy(layers) => worker.decide_by(layers).await,
             Wish::Publish(published) => worker.publish(published).await,
+            Wish::Ask(_) => worker.ask().await,
+            Wish::Answer(number, consent) => worker.answer(*number, *consent).await,
             // It is there. Who waited may have given up.
             Wish::Restart => return drop(waiting.send(Ok(()))),
         };
@@ -276,6 +311,7 @@ impl Follower {
         match wish {
             Wish::Policy(layers) if done.is_ok() => self.start.policy = layers,
             Wish::Publish(published) if done.is_ok() => self.start.published.push(published),
+            Wish::Ask(ask) => self.ask = Some(ask),
             _ => {}
         }
         // Who waited may have given up.

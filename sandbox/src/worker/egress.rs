@@ -17,13 +17,14 @@ use netproxy::dial::Resolver;
 use netproxy::egress::{self, GuestNetwork};
 use netproxy::gateway::Network;
 use netproxy::policy::Engine;
-use netproxy::proxy::Proxy;
+use netproxy::proxy::{Consent, Prompt, Proxy};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::Reporter;
 use super::confine::{self, NotConfined};
 use super::memory;
+use super::prompt::HostPrompt;
 use super::told::Told;
 use crate::control::{self, MalformedMessage, Order, Report, StartFailure};
 use crate::host::receive_descriptor;
@@ -68,6 +69,7 @@ pub(super) fn work(
             return Ok(());
         };
         let own = Box::new(own_addresses);
+        let prompt = Rc::new(HostPrompt::new(told.reports()));
         let proxy = Rc::new(Proxy::new(engine, resolver, own, Box::new(told)));
         answer(is_done, Ok(()));
         link.set_nonblocking(true)?;
@@ -85,6 +87,15 @@ pub(super) fn work(
                     Change::Publish(listener, port) => {
                         answer(is_done, publish(listener, &network, port));
                     }
+                    Change::Ask => {
+                        let prompt: Rc<dyn Prompt> = Rc::clone(&prompt) as _;
+                        proxy.ask(Some(prompt));
+                        answer(is_done, Ok(()));
+                    }
+                    Change::Consent(number, consent) => {
+                        prompt.answer(number, consent);
+                        answer(is_done, Ok(()));
+                    }
                 },
                 served = &mut served => return served,
             }
@@ -101,6 +112,10 @@ enum Change {
     Policy(Engine),
     /// Connections that go to this port of the guest's.
     Publish(TcpListener, u16),
+    /// Questions are asked.
+    Ask,
+    /// The answer to one.
+    Consent(u64, Consent),
 }
 
 type Answer = Result<(), String>;
@@ -153,6 +168,8 @@ impl Orders {
                 let listener = listener.map_err(|error| error.to_string())?;
                 Ok(Change::Publish(listener.into(), *port))
             }
+            Order::Ask => Ok(Change::Ask),
+            Order::Consent(number, consent) => Ok(Change::Consent(*number, *consent)),
         }
     }
 

@@ -6,6 +6,7 @@
 mod confine;
 mod egress;
 mod memory;
+mod prompt;
 mod told;
 
 use std::io::{self, Read as _};

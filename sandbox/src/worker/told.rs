@@ -67,6 +67,11 @@ impl Told {
         (told, reports)
     }
 
+    /// Where reports go that wait for nobody.
+    pub(super) fn reports(&self) -> SyncSender<Report> {
+        self.queue.clone()
+    }
+
     fn audit(&self, record: impl FnOnce(u64) -> Record) {
         if !self.is_audited {
             return;

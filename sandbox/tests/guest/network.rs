@@ -15,6 +15,7 @@ cases!(Guest:
     both_workers_are_confined,
     another_policy_decides_from_then_on,
     published_ports_reach_the_guest_and_nothing_else_does,
+    somebody_is_asked_about_what_no_rule_allows,
     without_the_egress_worker_there_is_no_network_until_another,
 );
 
@@ -350,6 +351,72 @@ async fn both_workers_are_confined(fixture: &Fixture) -> Result<()> {
         let is_none = core.is_some_and(|line| line.split_whitespace().nth(4) == Some("0"));
         ensure!(is_none, "{core:?}");
     }
+    sandbox.stop().await?;
+    Ok(())
+}
+
+/// What is allowed then is not resolved, since nothing outside can be had in a test; what is denied is not even looked up.
+async fn somebody_is_asked_about_what_no_rule_allows(fixture: &Fixture) -> Result<()> {
+    let denied = "[[deny]]\nhost = \"evil.example.com\"\n";
+    let sandbox = start(fixture, denied).await?;
+    let attempt = |name: &'static str| {
+        let sandbox = &sandbox;
+        async move { shell(sandbox, &format!("timeout 100 curl -sS https://{name}/")).await }
+    };
+    let (text, code) = attempt("a.example.com").await?;
+    ensure!(code == Some(6), "nobody is asked yet: {text}");
+    let (tell, mut questions) = tokio::sync::mpsc::unbounded_channel();
+    let ask = move |question| drop(tell.send(question));
+    sandbox.on_denied(ask).await?;
+    let reasons = |sandbox: &Sandbox, name: &str| -> Vec<String> {
+        let denied = sandbox.denied().into_iter();
+        let of = denied.filter(|denied| denied.destination == format!("{name}:443"));
+        of.map(|denied| denied.reason).collect()
+    };
+    let no_rule = "no rule allows this host";
+    let (text, code) = attempt("evil.example.com").await?;
+    ensure!(
+        code == Some(6),
+        "what a rule denies is not asked about: {text}"
+    );
+    let ask = async { questions.recv().await.context("no question") };
+    let (question, denied) = tokio::join!(
+        async {
+            let question = ask.await?;
+            ensure!(
+                question.denied().destination == "a.example.com:443",
+                "{question:?}"
+            );
+            let rule = question.denied().rule.clone();
+            ensure!(
+                rule.as_deref() == Some("allow = [{ host = \"a.example.com\" }]"),
+                "{rule:?}"
+            );
+            question.deny();
+            Ok(())
+        },
+        attempt("a.example.com")
+    );
+    question?;
+    ensure!(denied?.1 == Some(7), "refused at once");
+    ensure!(
+        reasons(&sandbox, "a.example.com") == [no_rule],
+        "{:?}",
+        sandbox.denied()
+    );
+    let answer = async {
+        let question = questions.recv().await.context("no question")?;
+        question.allow_always();
+        anyhow::Ok(())
+    };
+    let (answered, first) = tokio::join!(answer, attempt("b.example.com"));
+    answered?;
+    let second = attempt("b.example.com").await?;
+    ensure!(first?.1 == Some(7) && second.1 == Some(7), "{second:?}");
+    let why = reasons(&sandbox, "b.example.com");
+    let is_looked_up = !why.is_empty() && why.iter().all(|why| why != no_rule);
+    ensure!(is_looked_up, "{why:?}");
+    ensure!(questions.try_recv().is_err(), "a question too many");
     sandbox.stop().await?;
     Ok(())
 }
