@@ -68,7 +68,7 @@ impl Gate for Rules {
             port: 80,
         };
         // What went wrong is the guest's business.
-        drop(http::serve(guest, upstream, authority, self).await);
+        drop(http::serve(guest, upstream, authority, self, true).await);
     }
 
     fn dns(&self, _: &[u8]) -> Option<Vec<u8>> {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use smoltcp::time::Instant;
 use tokio::task::LocalSet;
 
+use crate::dns_stream::{self, MAX_DNS_STREAMS};
 use crate::frame::DroppedFrame;
 use crate::gateway::Network;
 use crate::link::{self, BrokenLink, LENGTH_LEN, LONGEST_RECORD, Record};
+use crate::proxy::PROXY_PORT;
 use crate::stack::{GuestStream, Request, Stack};
 use crate::tcp::MAX_WAITING;
 
@@ -18,6 +20,8 @@ use crate::tcp::MAX_WAITING;
 const BUFFER_LEN: usize = 4 * (LENGTH_LEN + LONGEST_RECORD);
 /// How long it is looked out for the guest before the process sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
+/// Where names are asked for at the gateway.
+const DNS_PORT: u16 = 53;
 /// How long a guest may take to answer a connection to it.
 const GUEST_LIMIT: Duration = Duration::from_secs(10);
 /// With this much waiting for the guest, nothing more is taken from it: its segments are answered.
@@ -77,6 +81,14 @@ link!(tokio::net::windows::named_pipe::NamedPipeServer);
 pub trait Gate {
     /// Takes care of a connection that the guest wants, from its first segment to its end.
     fn connection(self: Rc<Self>, guest: GuestStream) -> impl Future<Output = ()>;
+
+    /// Takes care of a connection to the proxy at the gateway ([`PROXY_PORT`](crate::proxy::PROXY_PORT)). Unless implemented, there is none.
+    fn proxied(self: Rc<Self>, guest: GuestStream) -> impl Future<Output = ()>
+    where
+        Self: Sized,
+    {
+        async { drop(guest) }
+    }
 
     /// The answer to a DNS query, if there is one.
     fn dns(&self, query: &[u8]) -> Option<Vec<u8>>;
@@ -142,6 +154,7 @@ pub async fn serve<L: Link, G: Gate + 'static>(
         link,
         stack: network.0.clone(),
         gate,
+        dns_streams: Rc::default(),
         buffer: vec![0; BUFFER_LEN],
         filled: 0,
     };
@@ -152,6 +165,8 @@ struct Session<L, G> {
     link: L,
     stack: Stack,
     gate: Rc<G>,
+    /// Held by each connection that asks for names.
+    dns_streams: Rc<()>,
     buffer: Vec<u8>,
     filled: usize,
 }
@@ -249,12 +264,33 @@ impl<L: Link, G: Gate + 'static> Session<L, G> {
         Ok(filled.len() - rest.len())
     }
 
+    fn connect(&self, guest: GuestStream) {
+        let gate = Rc::clone(&self.gate);
+        let to = guest.destination();
+        match to.port() {
+            _ if *to.ip() != self.stack.gateway() => {
+                tokio::task::spawn_local(gate.connection(guest));
+            }
+            DNS_PORT if Rc::strong_count(&self.dns_streams) <= MAX_DNS_STREAMS => {
+                let held = Rc::clone(&self.dns_streams);
+                tokio::task::spawn_local(async move {
+                    dns_stream::serve(gate, guest).await;
+                    drop(held);
+                });
+            }
+            PROXY_PORT => {
+                tokio::task::spawn_local(gate.proxied(guest));
+            }
+            _ => {
+                tokio::task::spawn_local(gate.connection(guest));
+            }
+        }
+    }
+
     fn take_frame(&self, frame: &[u8], now: Instant) {
         match self.stack.receive(frame, now) {
             Ok(None) => {}
-            Ok(Some(Request::Connection(guest))) => {
-                tokio::task::spawn_local(Rc::clone(&self.gate).connection(guest));
-            }
+            Ok(Some(Request::Connection(guest))) => self.connect(guest),
             Ok(Some(Request::Dns { from, query })) => {
                 if let Some(answer) = self.gate.dns(&query) {
                     self.stack.answer_dns(from, &answer);

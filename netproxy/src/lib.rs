@@ -7,6 +7,7 @@ pub mod address;
 pub mod audit;
 pub mod dial;
 pub mod dns;
+mod dns_stream;
 pub mod egress;
 pub mod first_bytes;
 mod frame;

@@ -32,10 +32,10 @@ use crate::relay::Metered;
 use crate::stack::GuestStream;
 
 /// How long a request's head may take (a slow one holds a connection).
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Most bytes of a message's head.
-const MAX_HEAD: usize = 64 << 10;
-const MAX_HEADERS: usize = 100;
+pub(crate) const MAX_HEAD: usize = 64 << 10;
+pub(crate) const MAX_HEADERS: usize = 100;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -106,7 +106,7 @@ pub trait Judge {
     fn connect(&self) -> impl Future<Output = io::Result<Metered>>;
 }
 
-/// Serves the requests on `guest`, all of which are to be for `authority`; `upstream` is a connection to it.
+/// Serves the requests on `guest`, all of which are to be for `authority`; `upstream` is a connection to it. Unless it `keeps_alive`, there is one.
 ///
 /// # Errors
 ///
@@ -116,6 +116,7 @@ pub async fn serve<J: Judge + 'static>(
     upstream: Metered,
     authority: Authority,
     judge: Rc<J>,
+    keeps_alive: bool,
 ) -> Result<(), hyper::Error> {
     let gate = Rc::new(Gate {
         authority,
@@ -133,6 +134,7 @@ pub async fn serve<J: Judge + 'static>(
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .half_close(true)
+        .keep_alive(keeps_alive)
         .serve_connection(TokioIo::new(guest), service);
     let done = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
     // Also where it broke off: what was answered is to reach the guest, which a reset would keep it from.
@@ -268,6 +270,52 @@ struct Said<'a> {
     rule: Option<&'a str>,
 }
 
+/// Why the guest does not get something, for whoever reads its answer.
+pub(crate) struct Refusal<'a> {
+    pub(crate) status: u16,
+    pub(crate) error: &'a str,
+    pub(crate) destination: &'a str,
+    pub(crate) reason: &'a str,
+    /// A rule, and what it is about.
+    pub(crate) rule: Option<(&'a str, &'a str)>,
+}
+
+impl Refusal<'_> {
+    fn text(&self) -> String {
+        let Self {
+            error,
+            destination,
+            reason,
+            ..
+        } = self;
+        let rule = self.rule.map(|(what, rule)| format!("{what}: {rule}\n"));
+        let rule = rule.unwrap_or_default();
+        let text = format!("{error} ({destination}): {reason}\n{rule}");
+        format!("cofferdam: {}\n", text.trim_end())
+    }
+
+    fn json(&self) -> String {
+        let said = Said {
+            error: self.error,
+            destination: self.destination,
+            reason: self.reason,
+            rule: self.rule.map(|(_, rule)| rule),
+        };
+        format!("{}\n", json::line(&said))
+    }
+}
+
+/// A whole answer of HTTP/1.1, after which the connection ends.
+pub(crate) fn whole_answer(refusal: &Refusal<'_>) -> Vec<u8> {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let body = refusal.text();
+    let len = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {TEXT}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n"
+    );
+    (head + &body).into_bytes()
+}
+
 /// What the guest is told, as text, or as JSON if it takes that.
 fn refusal(refused: &Refused, authority: &Authority, takes_json: bool) -> Response<Body> {
     let (status, error) = match refused {
@@ -285,37 +333,30 @@ fn refusal(refused: &Refused, authority: &Authority, takes_json: bool) -> Respon
             "the sandbox's policy denies this request",
         ),
     };
-    let destination = format!("{}:{}", authority.name, authority.port);
     let rule = match refused {
-        Refused::Policy(denied) => denied.rule.as_ref().map(|rule| ("to allow it, add", rule)),
-        Refused::Quota(denied) => denied.rule.as_ref().map(|rule| ("the rule", rule)),
+        Refused::Policy(denied) => denied
+            .rule
+            .as_deref()
+            .map(|rule| ("to allow it, add", rule)),
+        Refused::Quota(denied) => denied.rule.as_deref().map(|rule| ("the rule", rule)),
         Refused::OtherHost | Refused::Method => None,
     };
+    let refusal = Refusal {
+        status: status.as_u16(),
+        error,
+        destination: &format!("{}:{}", authority.name, authority.port),
+        reason: &refused.to_string(),
+        rule,
+    };
     if takes_json {
-        let said_of = Said {
-            error,
-            destination: &destination,
-            reason: &refused.to_string(),
-            rule: rule.map(|(_, rule)| rule.as_str()),
-        };
-        return said(status, JSON, format!("{}\n", json::line(&said_of)));
+        return said(status, JSON, refusal.json());
     }
-    let rule = rule.map(|(what, rule)| format!("{what}: {rule}\n"));
-    text(
-        status,
-        &format!(
-            "{error} ({destination}): {refused}\n{}",
-            rule.unwrap_or_default()
-        ),
-    )
+    said(status, TEXT, refusal.text())
 }
 
 fn failure(problem: &Problem) -> Response<Body> {
-    text(StatusCode::BAD_GATEWAY, &problem.to_string())
-}
-
-fn text(status: StatusCode, text: &str) -> Response<Body> {
-    said(status, TEXT, format!("cofferdam: {}\n", text.trim_end()))
+    let text = format!("cofferdam: {}\n", problem.to_string().trim_end());
+    said(StatusCode::BAD_GATEWAY, TEXT, text)
 }
 
 fn said(status: StatusCode, kind: &'static str, body: String) -> Response<Body> {

@@ -53,7 +53,7 @@ impl egress::Gate for Rules {
             port: PORT,
         };
         // What went wrong is the guest's business.
-        drop(serve(guest, upstream, authority, self).await);
+        drop(serve(guest, upstream, authority, self, true).await);
     }
 
     fn dns(&self, _: &[u8]) -> Option<Vec<u8>> {

@@ -5,6 +5,7 @@
 
 mod consent;
 mod event;
+mod explicit;
 mod plain;
 mod target;
 mod tls;
@@ -36,7 +37,8 @@ use crate::stack::GuestStream;
 use consent::Consents;
 pub use consent::{Asking, Consent, MAX_QUESTIONS, Prompt, Question};
 pub use event::{Denial, Destination, Flow, Observer, Request, RuleText, Ruling, Why};
-use target::{Running, Target};
+pub use explicit::PROXY_PORT;
+use target::{Running, Target, Via};
 
 /// How long a client may take to say what it speaks. Browsers connect ahead of need, and wait.
 const FIRST_BYTES_LIMIT: Duration = Duration::from_secs(60);
@@ -103,24 +105,45 @@ impl<R: Resolver + 'static> Proxy<R> {
             .map_or_else(|| self.engine(), |once| once.over(self.engine()))
     }
 
-    async fn serve(self: &Rc<Self>, guest: GuestStream, target: &Target) -> Result<(), Why> {
-        if self
-            .rules(target)
-            .schemes(&target.host, target.port)
-            .is_empty()
-        {
+    /// A connection to whom the guest means, if it may have one.
+    async fn reach(&self, target: &Target) -> Result<Reached, Why> {
+        let is_denied = |engine: &Engine| engine.schemes(&target.host, target.port).is_empty();
+        if is_denied(&self.rules(target)) {
             self.consent(target).await?;
         }
         let schemes = self.rules(target).schemes(&target.host, target.port);
+        if target.via == Via::Fetch && !schemes.contains(Scheme::Http) {
+            return Err(Why::Policy(self.reason(target, Scheme::Http)));
+        }
         let meters = self.meters(target, schemes)?;
+        tokio::select! {
+            biased;
+            () = self.until(target, is_denied) => {
+                Err(Why::Policy(self.reason(target, target.usual_scheme())))
+            }
+            upstream = self.dial(target) => Ok(Reached { upstream: upstream?, meters }),
+        }
+    }
+
+    /// Carries what the guest says on a connection that stands.
+    async fn begin(
+        self: &Rc<Self>,
+        guest: GuestStream,
+        reached: Reached,
+        target: &Target,
+    ) -> Result<(), Why> {
+        let Reached { upstream, meters } = reached;
         // What was allowed when it began may be denied before the guest has said what it speaks.
-        let (upstream, scheme) = tokio::select! {
+        let scheme = tokio::select! {
             biased;
             () = self.until(target, |engine| engine.schemes(&target.host, target.port).is_empty()) => {
                 return Err(Why::Policy(self.reason(target, target.usual_scheme())));
             }
-            opened = self.open(&guest, target) => opened?,
+            scheme = self.recognise(&guest, target) => scheme?,
         };
+        if target.via == Via::Fetch && scheme != Scheme::Http {
+            return Err(Why::Policy(Reason::Scheme));
+        }
         let address = upstream.peer_addr().ok();
         let meter = meters.into_iter().find(|(of, _)| *of == scheme);
         let meter = meter.map_or(Ok(Meter::default()), |(_, meter)| meter);
@@ -245,14 +268,6 @@ impl<R: Resolver + 'static> Proxy<R> {
         done.map_err(|_| broken())
     }
 
-    /// A connection to whom the guest means, and what it speaks.
-    async fn open(&self, guest: &GuestStream, target: &Target) -> Result<(TcpStream, Scheme), Why> {
-        let upstream = self.dial(target).await?;
-        guest.accept();
-        let scheme = self.recognise(guest, target).await?;
-        Ok((upstream, scheme))
-    }
-
     /// Resolves when the policy does not allow the connection any more.
     async fn until_denied(&self, target: &Target, scheme: Scheme) {
         self.until(target, |engine| {
@@ -365,23 +380,48 @@ impl<R: Resolver + 'static> Proxy<R> {
         }
     }
 
-    /// Whom the guest means by an address.
+    /// Whom the guest means by the address that it connects to.
     fn target(&self, guest: &GuestStream) -> Target {
         let to = guest.destination();
-        let held = self.names.borrow().hold(*to.ip());
+        self.target_for(Host::Address((*to.ip()).into()), to.port(), Via::Itself)
+    }
+
+    /// Whom the guest means by an address, or by a name.
+    fn target_for(&self, host: Host, port: u16, via: Via) -> Target {
+        let held = match host {
+            Host::Address(IpAddr::V4(address)) => self.names.borrow().hold(address),
+            _ => None,
+        };
         let host = match &held {
             Some(held) => Host::Name(held.name().clone()),
-            None => Host::Address(IpAddr::V4(*to.ip())),
+            None => host,
         };
         self.asked.set(self.asked.get().saturating_add(1));
         Target {
             number: self.asked.get(),
             host,
-            port: to.port(),
+            port,
             held,
             once: Rc::default(),
+            via,
         }
     }
+
+    /// Carries on to the end, and tells why that came if it is not the parties' own.
+    async fn carry_on(self: Rc<Self>, guest: GuestStream, reached: Reached, target: Target) {
+        match self.begin(guest, reached, &target).await {
+            Ok(()) => {}
+            // A look at whether it is there, or a connection ahead of need.
+            Err(Why::Silent) => {}
+            Err(why) => drop(self.tell(&target, None, None, why)),
+        }
+    }
+}
+
+/// A connection to whom the guest means, and what it is counted with.
+struct Reached {
+    upstream: TcpStream,
+    meters: Meters,
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, Why> {
@@ -405,12 +445,17 @@ impl AddressFilter for HostAddresses {
 impl<R: Resolver + 'static> Gate for Proxy<R> {
     async fn connection(self: Rc<Self>, guest: GuestStream) {
         let target = self.target(&guest);
-        match self.serve(guest, &target).await {
-            Ok(()) => {}
-            // A look at whether it is there, or a connection ahead of need.
-            Err(Why::Silent) => {}
+        match self.reach(&target).await {
+            Ok(reached) => {
+                guest.accept();
+                self.carry_on(guest, reached, target).await;
+            }
             Err(why) => drop(self.tell(&target, None, None, why)),
         }
+    }
+
+    async fn proxied(self: Rc<Self>, guest: GuestStream) {
+        self.serve_explicit(guest).await;
     }
 
     fn dns(&self, query: &[u8]) -> Option<Vec<u8>> {

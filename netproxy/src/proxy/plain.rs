@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::net::TcpStream;
 
-use super::{Denial, Flow, Proxy, Running, Target, Why};
+use super::{Denial, Flow, Proxy, Running, Target, Via, Why};
 use crate::dial::Resolver;
 use crate::http::{self, Authority, Denied, Judge, Refused};
 use crate::policy::{Decision, Engine, Host, Scheme, Verdict};
@@ -36,6 +36,8 @@ pub(super) async fn serve<R: Resolver + 'static>(
         flow: running.flow.clone(),
         meter: running.meter.clone(),
     });
+    // What a guest asks of a proxy next may be for another host.
+    let keeps_alive = target.via != Via::Fetch;
     let upstream = Metered::new(upstream, running.meter.clone());
     tokio::select! {
         biased;
@@ -43,7 +45,7 @@ pub(super) async fn serve<R: Resolver + 'static>(
         spent = running.meter.until_spent() => Err(Why::Quota(spent)),
         () = proxy.until_denied(target, Scheme::Http) => Ok(()),
         // What went wrong between the two is theirs.
-        done = http::serve(guest, upstream, authority, judge) => {
+        done = http::serve(guest, upstream, authority, judge, keeps_alive) => {
             drop(done);
             running.meter.spent().map_or(Ok(()), |spent| Err(Why::Quota(spent)))
         }

@@ -10,6 +10,18 @@ use crate::names::HeldName;
 use crate::policy::{Host, Rule, Scheme};
 use crate::relay::Meter;
 
+/// How a guest asks for a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Via {
+    /// To the address that stands for whom it means.
+    #[default]
+    Itself,
+    /// By `CONNECT` to the proxy at the gateway.
+    Connect,
+    /// By a request to that, which is for the one behind it.
+    Fetch,
+}
+
 /// Whom a connection is to.
 pub(super) struct Target {
     /// The connection's.
@@ -20,14 +32,15 @@ pub(super) struct Target {
     pub(super) held: Option<HeldName>,
     /// The rule that a person made for it.
     pub(super) once: Rc<RefCell<Option<OneTime>>>,
+    pub(super) via: Via,
 }
 
 impl Target {
     /// What is probably spoken there.
     pub(super) const fn usual_scheme(&self) -> Scheme {
-        match self.port {
-            80 => Scheme::Http,
-            22 => Scheme::Tcp,
+        match (self.via, self.port) {
+            (Via::Fetch, _) | (_, 80) => Scheme::Http,
+            (_, 22) => Scheme::Tcp,
             _ => Scheme::Https,
         }
     }
@@ -43,6 +56,7 @@ impl Target {
             port: self.port,
             held: self.held.clone(),
             once: Rc::clone(&self.once),
+            via: self.via,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::testkit::{self, Connection, End, Guest};
 
 mod audit_mode;
 mod consent;
+mod explicit;
 mod quotas;
 
 /// Every name is at one address.

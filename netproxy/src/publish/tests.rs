@@ -6,7 +6,7 @@
 )]
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream as HostStream};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream as HostStream};
 use std::rc::Rc;
 use std::sync::mpsc::channel;
 
@@ -39,7 +39,7 @@ impl Gate for Closed {
 /// A guest whose port is published at an address of the host's.
 fn guest() -> (Guest, SocketAddr) {
     let (tell, told) = channel();
-    let (guest, _egress) = testkit::guest(async move |link| {
+    let (mut guest, _egress) = testkit::guest(async move |link| {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         tell.send(listener.local_addr().unwrap()).unwrap();
         let network = GuestNetwork::new(Network::default());
@@ -50,6 +50,10 @@ fn guest() -> (Guest, SocketAddr) {
         LocalSet::new().run_until(serves).await;
     })
     .unwrap();
+    // Its driver has started when something is answered: what came before that would be gone.
+    let gateway = guest.network().gateway;
+    let connection = guest.connect(SocketAddrV4::new(gateway, 9));
+    assert!(!guest.is_connected(connection));
     (guest, told.recv().unwrap())
 }
 
@@ -119,7 +123,7 @@ fn a_guest_begins_nothing_towards_the_host_by_it() {
     let listening = guest.listen(PORT);
     let _host = HostStream::connect(address).unwrap();
     assert!(guest.is_connected(listening));
-    let to = std::net::SocketAddrV4::new(guest.network().gateway, address.port());
+    let to = SocketAddrV4::new(guest.network().gateway, address.port());
     let connection = guest.connect(to);
     assert!(!guest.is_connected(connection));
 }

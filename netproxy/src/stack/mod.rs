@@ -5,7 +5,7 @@ mod stream;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -112,6 +112,11 @@ impl Stack {
             inner: Rc::new(RefCell::new(inner)),
             due: Rc::default(),
         }
+    }
+
+    /// The address of the network's other machine.
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        self.inner.borrow().network.gateway
     }
 
     /// Begins anew with another driver: the connections of the one before are gone.

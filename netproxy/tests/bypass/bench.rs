@@ -11,7 +11,7 @@ use netproxy::dial::DialError;
 use netproxy::egress::GuestNetwork;
 use netproxy::gateway::Network;
 use netproxy::policy::{Abilities, Decision, Engine, Layers, Origin as From, Policy};
-use netproxy::proxy::{Denial, Flow, Observer, Proxy, Why};
+use netproxy::proxy::{Denial, Flow, Observer, PROXY_PORT, Proxy, Why};
 use netproxy::relay::Carried;
 use netproxy::testkit::{self, Connection, Guest};
 use netproxy::{DroppedFrame, HostAddresses, Subnet, egress};
@@ -109,6 +109,24 @@ impl Bench {
                 }
             }
         }
+    }
+
+    /// A connection to the proxy at the gateway.
+    pub(crate) fn connect_to_proxy(&mut self) -> Connection {
+        let gateway = self.guest.network().gateway;
+        let connection = self.guest.connect(SocketAddrV4::new(gateway, PROXY_PORT));
+        assert!(self.guest.is_connected(connection), "the proxy");
+        connection
+    }
+
+    /// A tunnel of the proxy's, which stands.
+    pub(crate) fn tunnel(&mut self, name: &str, port: u16) -> Connection {
+        const STANDS: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+        let connection = self.connect_to_proxy();
+        let head = format!("CONNECT {name}:{port} HTTP/1.1\r\n\r\n");
+        assert!(self.guest.send(connection, head.as_bytes()));
+        assert_eq!(self.guest.receive(connection, STANDS.len()), STANDS);
+        connection
     }
 
     pub(crate) fn new(sinks: Arc<Sinks>, policy: &str) -> Self {

@@ -224,7 +224,22 @@ pub(crate) fn techniques(_: &Bench) -> Vec<Technique> {
     for (row, name, query, verdict) in messages() {
         all.push(technique(row, format!("ask: {name}"), query, verdict));
     }
+    let over_tcp: Vec<Technique> = all.iter().filter_map(over_tcp).collect();
+    all.extend(over_tcp);
     all
+}
+
+/// The same over TCP.
+fn over_tcp(technique: &Technique) -> Option<Technique> {
+    let Attack::Query(query) = &technique.attack else {
+        return None;
+    };
+    Some(Technique {
+        name: format!("over TCP, {}", technique.name),
+        attack: Attack::QueryOverTcp(query.clone()),
+        expected: technique.expected.clone(),
+        row: technique.row,
+    })
 }
 
 in_every_state!(techniques);

@@ -20,6 +20,7 @@ mod frames;
 mod http;
 mod link;
 mod live;
+mod proxy;
 mod server;
 mod table;
 mod tcp;

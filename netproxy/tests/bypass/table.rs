@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddrV4};
 
 use netproxy::DroppedFrame;
-use netproxy::testkit::End;
+use netproxy::testkit::{Connection, End};
 
 use crate::bench::{Bench, State, Told};
 use crate::craft;
@@ -26,6 +26,8 @@ pub(crate) enum Attack {
     Record(Vec<u8>),
     /// Asks the resolver this.
     Query(Vec<u8>),
+    /// Asks it over TCP.
+    QueryOverTcp(Vec<u8>),
     /// Connects.
     Connect(SocketAddrV4),
     /// Connects to a name that is allowed, and has these addresses.
@@ -36,6 +38,10 @@ pub(crate) enum Attack {
     Script(fn(&mut Bench) -> Verdict),
     /// Connects to a port of `a.host`, which is allowed, and says this, each piece in a segment of its own.
     Say(u16, Vec<Vec<u8>>),
+    /// The same in a tunnel of the proxy's.
+    Tunnel(u16, Vec<Vec<u8>>),
+    /// Says this to the proxy.
+    Proxy(Vec<u8>),
 }
 
 /// What becomes of it.
@@ -112,6 +118,7 @@ fn attempt(bench: &mut Bench, technique: &Technique) -> Verdict {
             bench.guest.send_raw(record);
         }),
         Attack::Query(query) => query_verdict(bench, query),
+        Attack::QueryOverTcp(query) => query_over_tcp_verdict(bench, query),
         Attack::Connect(to) => connect_verdict(bench, *to),
         Attack::Answers(answers) => {
             bench.sinks.resolver.answer(answers);
@@ -125,11 +132,17 @@ fn attempt(bench: &mut Bench, technique: &Technique) -> Verdict {
         }
         Attack::Script(script) => script(bench),
         Attack::Say(port, pieces) => {
-            let answers = match &technique.expected {
-                Verdict::Status(all) => all.len(),
-                _ => 0,
-            };
-            say_verdict(bench, *port, pieces, answers)
+            let to = SocketAddrV4::new(bench.address_of("a.host"), *port);
+            let connection = bench.guest.connect(to);
+            say_verdict(bench, connection, *port, pieces, technique)
+        }
+        Attack::Tunnel(port, pieces) => {
+            let connection = bench.tunnel("a.host", *port);
+            say_verdict(bench, connection, *port, pieces, technique)
+        }
+        Attack::Proxy(bytes) => {
+            let connection = bench.connect_to_proxy();
+            say_verdict(bench, connection, 0, std::slice::from_ref(bytes), technique)
         }
     }
 }
@@ -155,12 +168,25 @@ fn query_verdict(bench: &mut Bench, query: &[u8]) -> Verdict {
     let answer = replies
         .iter()
         .find_map(|frame| craft::answer_to(frame, PORT));
-    match answer {
-        None => Verdict::Silence,
-        Some(answer) => match (answer[3] & 15, u16::from_be_bytes([answer[6], answer[7]])) {
-            (3, 0) => Verdict::NoName,
-            (code, records) => Verdict::Code(code, records),
-        },
+    answer.map_or(Verdict::Silence, |answer| answer_verdict(&answer))
+}
+
+fn query_over_tcp_verdict(bench: &mut Bench, query: &[u8]) -> Verdict {
+    let gateway = bench.guest.network().gateway;
+    let connection = bench.guest.connect(SocketAddrV4::new(gateway, 53));
+    assert!(bench.guest.is_connected(connection), "the resolver");
+    let len = u16::try_from(query.len()).unwrap().to_be_bytes();
+    bench.guest.send(connection, &[&len, query].concat());
+    bench.guest.finish(connection);
+    let (bytes, end) = bench.guest.receive_all(connection);
+    assert_eq!(end, Some(End::Finished));
+    bytes.get(2..).map_or(Verdict::Silence, answer_verdict)
+}
+
+fn answer_verdict(answer: &[u8]) -> Verdict {
+    match (answer[3] & 15, u16::from_be_bytes([answer[6], answer[7]])) {
+        (3, 0) => Verdict::NoName,
+        (code, records) => Verdict::Code(code, records),
     }
 }
 
@@ -189,9 +215,17 @@ fn connect_verdict(bench: &mut Bench, to: SocketAddrV4) -> Verdict {
     }
 }
 
-fn say_verdict(bench: &mut Bench, port: u16, pieces: &[Vec<u8>], answers: usize) -> Verdict {
-    let to = SocketAddrV4::new(bench.address_of("a.host"), port);
-    let connection = bench.guest.connect(to);
+fn say_verdict(
+    bench: &mut Bench,
+    connection: Connection,
+    port: u16,
+    pieces: &[Vec<u8>],
+    technique: &Technique,
+) -> Verdict {
+    let answers = match &technique.expected {
+        Verdict::Status(all) => all.len(),
+        _ => 0,
+    };
     for piece in pieces {
         // It may be refused before the last of it.
         if !bench.guest.send(connection, piece) {
@@ -307,6 +341,7 @@ fn the_tables_hold_what_they_promise() {
         crate::http::techniques(&bench),
         crate::link::techniques(&bench),
         crate::tcp::techniques(&bench),
+        crate::proxy::techniques(&bench),
         crate::tls::techniques(&bench),
     ];
     let all: Vec<Technique> = families.into_iter().flatten().collect();

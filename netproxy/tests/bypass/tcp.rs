@@ -520,7 +520,6 @@ pub(crate) fn techniques(_: &Bench) -> Vec<Technique> {
     let mut all = scripts();
     all.extend(strays());
     for (row, name, port) in [
-        ("D05", "DNS over TCP", 53),
         ("D06", "DNS over TLS", 853),
         ("P11", "SSH", 22),
         ("P11", "HTTP", 80),

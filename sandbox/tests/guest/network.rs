@@ -95,6 +95,32 @@ async fn what_policy_allows_is_reached_and_nothing_else(fixture: &Fixture) -> Re
             "421",
             0,
         ),
+        // By the proxy at the gateway the same.
+        (
+            "curl -sS -x http://100.64.0.1:3128 http://web.host/x",
+            "hello",
+            0,
+        ),
+        (
+            "curl -sS -p -x http://100.64.0.1:3128 http://web.host/x",
+            "hello",
+            0,
+        ),
+        (
+            "curl -sS -o /dev/null -w '%{http_code}' -x http://100.64.0.1:3128 http://web.host/secret/x",
+            "403",
+            0,
+        ),
+        (
+            "curl -s -o /dev/null -w '%{http_connect}' -x http://100.64.0.1:3128 https://example.com/",
+            "403",
+            56,
+        ),
+        (
+            "RES_OPTIONS=use-vc getent hosts web.host | cut -c 1-7",
+            "198.18.",
+            0,
+        ),
         // Not resolved; refused at once; no way around by an address.
         ("timeout 20 getent hosts example.com", "", 2),
         ("timeout 20 curl -s http://web.host:81/", "", 7),

@@ -149,6 +149,7 @@ fn what_only_the_mode_lets_through_says_why_and_which_rule_is_missing() {
         port: 443,
         held: None,
         once: Rc::default(),
+        via: Via::Itself,
     };
     let audited = |name: &str| {
         let flow = proxy.flow(&target(name), Scheme::Https, None);
