@@ -506,8 +506,13 @@ fn is_covered(engine: &Engine, record: &Record) -> bool {
     is_allowed(engine, &flow, request)
 }
 
+/// Each compiles a policy once for each of its rules, so they are few unless more are asked for.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(60, |count| count.parse().unwrap())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The parser takes what is printed; it allows every flow; without any of its rules it does not.
     #[test]
