@@ -16,6 +16,7 @@ Examples:
   coffer run -w . --read-only -- ls -l          the same, but nothing in it can be changed
   coffer run -w . -it -- bash                   a shell
   coffer run --allow example.com -- curl https://example.com    with a network that ends there
+  coffer policy check https://example.com --policy policy.toml    what a policy makes of it
   coffer run -w . --overlay -- agent            what it changes is kept apart, until
   coffer diff                                   it is looked at, and
   coffer apply                                  made on the host, or

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::paths::patterns;
-use super::seen::UNCLEAR;
+use super::seen::{Paths, UNCLEAR};
 use super::text::LearnedRule;
 use super::{Flow, Seen};
 use crate::policy::{Allow, Engine, Host, Scheme, Verdict, excerpt};
@@ -40,61 +40,44 @@ impl Draft {
     }
 
     /// One rule for each set of methods with the same paths. No method is in two of them, so that none can do without one.
-    fn by_methods(mut self, flow: &Flow) -> Vec<Self> {
-        let requests = self.seen.requests.clone();
-        let asked = |method: &str, paths: &BTreeMap<String, String>| {
-            let of = |path: &String| (flow.clone(), Some((method.to_owned(), path.clone())));
-            paths.values().map(of).collect::<Vec<_>>()
-        };
+    fn by_methods(self, flow: &Flow) -> Vec<Self> {
+        let requests = &self.seen.requests;
         if requests.any_method {
-            let known = requests.methods.iter();
-            self.of = known
-                .flat_map(|(method, paths)| asked(method, &paths.literal))
-                .collect();
-            self.of
-                .push((flow.clone(), Some(("x".to_owned(), UNCLEAR.to_owned()))));
-            self.notes = vec![
-                "any method and path: there were methods about which no rule can decide".to_owned(),
-            ];
-            return vec![self];
+            return vec![self.any_request(flow)];
         }
         let mut groups: BTreeMap<Option<BTreeSet<String>>, Self> = BTreeMap::new();
-        for (method, paths) in requests.methods {
-            let few = if paths.any {
-                None
-            } else {
-                patterns(&paths.literal.keys().cloned().collect())
-            };
-            let note = match (&few, paths.any) {
-                (_, true) => {
-                    Some("any path: there were paths about which no rule can decide, or too many")
-                }
-                (None, false) => Some("any path: there were too many to name"),
-                (Some(few), false) if few.len() < paths.literal.len() => {
-                    Some("all below some directories: there were too many paths to name")
-                }
-                (Some(_), false) => None,
-            };
-            let group = groups.entry(few).or_insert_with_key(|few| {
-                let mut draft = self.clone();
-                draft.of.clear();
-                draft.allow.paths = few.as_ref().map(|few| few.iter().cloned().collect());
-                draft.notes = note.map(str::to_owned).into_iter().collect();
-                draft
-            });
-            group
-                .allow
-                .methods
-                .get_or_insert_default()
-                .push(method.clone());
-            group.of.extend(asked(&method, &paths.literal));
-            if paths.any {
-                group
-                    .of
-                    .push((flow.clone(), Some((method, UNCLEAR.to_owned()))));
-            }
+        for (method, paths) in &requests.methods {
+            let (few, note) = few(paths);
+            let group = groups
+                .entry(few)
+                .or_insert_with_key(|few| self.about(few.as_ref(), note));
+            let methods = group.allow.methods.get_or_insert_default();
+            methods.push(method.clone());
+            group.seen.requests.count += paths.count;
+            group.of.extend(asked(flow, method, paths));
         }
         groups.into_values().collect()
+    }
+
+    /// The same rule for these paths, or all; its methods are still to come.
+    fn about(&self, paths: Option<&BTreeSet<String>>, note: Option<&str>) -> Self {
+        let mut draft = self.clone();
+        draft.of.clear();
+        draft.seen.requests.count = 0;
+        draft.allow.paths = paths.map(|paths| paths.iter().cloned().collect());
+        draft.notes = note.map(str::to_owned).into_iter().collect();
+        draft
+    }
+
+    /// The rule without methods and paths.
+    fn any_request(mut self, flow: &Flow) -> Self {
+        let known = self.seen.requests.methods.iter();
+        let known = known.flat_map(|(method, paths)| asked(flow, method, paths));
+        let unclear = (flow.clone(), Some(("x".to_owned(), UNCLEAR.to_owned())));
+        self.of = known.chain([unclear]).collect();
+        let note = "any method and path: there were methods about which no rule can decide";
+        self.notes = vec![note.to_owned()];
+        self
     }
 
     pub(super) fn hosts(&self) -> impl Iterator<Item = &Host> {
@@ -135,6 +118,31 @@ impl Draft {
     pub(super) fn finish(self) -> LearnedRule {
         LearnedRule::new(self.allow, &self.seen, self.notes)
     }
+}
+
+/// What was asked for with a method.
+fn asked(flow: &Flow, method: &str, paths: &Paths) -> Vec<(Flow, Option<(String, String)>)> {
+    let unclear = paths.any.then_some(UNCLEAR);
+    let all = paths.literal.values().map(String::as_str).chain(unclear);
+    let of = |path: &str| (flow.clone(), Some((method.to_owned(), path.to_owned())));
+    all.map(of).collect()
+}
+
+/// The patterns of a rule for `paths`, none for any, and what there is to say of that.
+fn few(paths: &Paths) -> (Option<BTreeSet<String>>, Option<&'static str>) {
+    if paths.any {
+        let note = "any path: there were paths about which no rule can decide, or too many";
+        return (None, Some(note));
+    }
+    let few = patterns(&paths.literal.keys().cloned().collect());
+    let note = match &few {
+        None => Some("any path: there were too many to name"),
+        Some(few) if few.len() < paths.literal.len() => {
+            Some("all below some directories: there were too many paths to name")
+        }
+        Some(_) => None,
+    };
+    (few, note)
 }
 
 /// Whether a rule allows it, as a proxy asks: what is carried unread is decided about as that, and of what is read each request.

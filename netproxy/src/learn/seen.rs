@@ -58,6 +58,8 @@ pub(super) struct Requests {
 /// The paths of requests with one method.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Paths {
+    /// How many requests there were.
+    pub(super) count: u64,
     /// As rules have them, and as one of the requests had them.
     pub(super) literal: BTreeMap<String, String>,
     /// There are others, which no rule about paths can allow, or too many of them.
@@ -73,6 +75,7 @@ impl Requests {
             return;
         }
         let paths = self.methods.entry(method.to_owned()).or_default();
+        paths.count += 1;
         match literal(path) {
             Some(pattern) if paths.literal.contains_key(&pattern) => {}
             Some(pattern) if *paths_left > 0 => {
@@ -93,6 +96,7 @@ impl Requests {
             let left = paths.literal.iter();
             let left = left.filter(|(_, path)| is_left(method, path));
             let left = Paths {
+                count: paths.count,
                 literal: left
                     .map(|(one, other)| (one.clone(), other.clone()))
                     .collect(),

@@ -239,8 +239,8 @@ fn what_no_rule_can_be_added_for_is_told_and_not_learned() {
     assert!(policy(&text).allow.is_empty());
     for line in [
         "#   a.example:443: the address may not be dialled: private (2 times)",
-        "#   10.0.0.1:80: no rule allows this host (1 times)",
-        "#   b.example: no rule allows this host (1 times)",
+        "#   10.0.0.1:80: no rule allows this host (1 time)",
+        "#   b.example: no rule allows this host (1 time)",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
@@ -280,8 +280,11 @@ fn what_is_no_destination_of_a_policy_is_counted_and_never_learned() {
     let text = learner.finish(Wildcards::Below).unwrap().to_string();
     assert!(policy(&text).allow.is_empty(), "{text}");
     for line in [
-        format!("# {} records: say nothing", hosts.len() + 1 + 5),
-        "# 7 records: are missing in the log".to_owned(),
+        format!(
+            "# Of nothing that a rule could be for: {} records.",
+            hosts.len() + 1 + 5
+        ),
+        "# Missing in the log, and so here: 7 records.".to_owned(),
     ] {
         assert!(text.contains(&line), "{line}: {text}");
     }
@@ -320,7 +323,22 @@ fn comments_say_how_often_when_and_by_whom() {
         record.time += number * 60_000;
         learner.learn(record.line(&Digest::default(), name).as_bytes());
     }
+    for (method, path) in [
+        ("GET", "/x"),
+        ("GET", "/x"),
+        ("PUT", "/y"),
+        ("PUT", "/y"),
+        ("PUT", "/z"),
+    ] {
+        let record = http("b.example", method, path);
+        learner.learn(record.line(&Digest::default(), "box").as_bytes());
+    }
     let text = learner.finish(Wildcards::Never).unwrap().to_string();
+    let requests = "# 2 requests, 2026-08-01T12:00:00Z to 2026-08-01T12:00:00Z, by box\n[[allow]]\nhost = \"b.example\"";
+    assert!(
+        text.contains(requests) && text.contains("# 3 requests, "),
+        "{text}"
+    );
     let comment = "# 5 connections, 2026-08-01T12:00:00Z to 2026-08-01T12:04:00Z, by four, one, three and others\n[[allow]]\nhost";
     assert!(text.contains(comment), "{text}");
 }
@@ -403,7 +421,7 @@ fn what_a_learner_holds_is_bounded() {
     let learned = learner.finish(Wildcards::Never).unwrap();
     assert_eq!(learned.rules().len(), MOST_FLOWS);
     let text = learned.to_string();
-    assert!(text.contains("# 10 records: are left out"));
+    assert!(text.contains("# Left out, because there are too many destinations: 10 records."));
     assert!(
         text.contains("#   and 950 more"),
         "{}",
@@ -488,8 +506,13 @@ fn is_covered(engine: &Engine, record: &Record) -> bool {
     is_allowed(engine, &flow, request)
 }
 
+/// Each compiles a policy once for each of its rules, so they are few unless more are asked for.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").map_or(60, |count| count.parse().unwrap())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The parser takes what is printed; it allows every flow; without any of its rules it does not.
     #[test]

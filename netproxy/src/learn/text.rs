@@ -78,22 +78,16 @@ impl fmt::Display for Learned {
             f,
             "# Whoever was in the guest chose what is in the log: read each rule before you use it."
         )?;
-        for (count, what) in [
+        for (what, count) in [
+            ("Missing in the log, and so here", self.counts.lost),
+            ("Of nothing that a rule could be for", self.counts.unusable),
             (
-                self.counts.lost,
-                "are missing in the log; what they would have been about is not here",
-            ),
-            (
-                self.counts.unusable,
-                "say nothing that a rule could be made of",
-            ),
-            (
+                "Left out, because there are too many destinations",
                 self.counts.beyond,
-                "are left out: there are too many destinations",
             ),
         ] {
             if count > 0 {
-                writeln!(f, "# {}: {what}.", plural(count, "record"))?;
+                writeln!(f, "# {what}: {}.", plural(count, "record"))?;
             }
         }
         for LearnedRule { allow, comments } in &self.rules {
@@ -110,7 +104,8 @@ impl fmt::Display for Learned {
             }
         }
         let denied = self.denied.iter();
-        let denied = denied.map(|((to, why), count)| format!("{to}: {why} ({count} times)"));
+        let denied =
+            denied.map(|((to, why), count)| format!("{to}: {why} ({})", plural(*count, "time")));
         told(
             f,
             "Not learned, because no rule can be added for it",

@@ -36,11 +36,11 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// What is probably spoken there.
+    /// What is probably spoken there. To an address only what nobody reads can be let through: it has no name that TLS or HTTP could be for.
     pub(super) const fn usual_scheme(&self) -> Scheme {
-        match (self.via, self.port) {
-            (Via::Fetch, _) | (_, 80) => Scheme::Http,
-            (_, 22) => Scheme::Tcp,
+        match (&self.host, self.via, self.port) {
+            (Host::Address(_), _, _) | (_, _, 22) => Scheme::Tcp,
+            (_, Via::Fetch, _) | (_, _, 80) => Scheme::Http,
             _ => Scheme::Https,
         }
     }

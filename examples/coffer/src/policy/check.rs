@@ -60,6 +60,9 @@ struct Answer {
     /// That rule would have to be in the repository's policy, beside one of the user's that allows it already.
     #[serde(skip_serializing_if = "is_false")]
     missing_in_repository: bool,
+    /// What of it nobody looks at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_judged: Option<&'static str>,
     /// What can be known only when the guest connects.
     open: Vec<&'static str>,
 }
@@ -123,6 +126,7 @@ impl Answer {
             rules: rules(&decision),
             missing: None,
             missing_in_repository: false,
+            not_judged: not_judged(scheme, is_read),
             open: open(host, scheme, &decision),
         };
         answer.judge(&decision);
@@ -144,6 +148,7 @@ impl Answer {
         }
         if answer.verdict == Answered::Deny {
             answer.open.clear();
+            answer.not_judged = None;
         }
         answer
     }
@@ -192,6 +197,8 @@ impl Answer {
             (None, Answered::Deny) => lines.push("  to allow it: no rule can be added".to_owned()),
             (None, _) => {}
         }
+        let unread = self.not_judged.iter();
+        lines.extend(unread.map(|what| format!("  not judged: {what}")));
         lines.extend(
             self.open
                 .iter()
@@ -210,6 +217,15 @@ const WITHOUT_NAME: &str = "an address has no name that TLS or HTTP could be for
 )]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// What is let through without a look at it.
+fn not_judged(scheme: Scheme, is_read: bool) -> Option<&'static str> {
+    match scheme {
+        Scheme::Tcp => Some("whatever is said there: a rule of tcp lets anything through unread"),
+        Scheme::Https if !is_read => Some("method and path: TLS is passed through unread"),
+        _ => None,
+    }
 }
 
 fn rules(decision: &Decision<'_>) -> Vec<AnsweredRule> {
@@ -376,6 +392,7 @@ mod tests {
             allowed.text(),
             "https://x.b.example:443: allowed\n  \
              rule: own:8: allow = [{ host = \"*.b.example\", quota = { connections = 1 } }]\n  \
+             not judged: method and path: TLS is passed through unread\n  \
              not known yet: whether the name has a public address that is not of this host's networks; no other is dialled\n  \
              not known yet: whether the TLS is for this name and hides no other (ECH)\n  \
              not known yet: how much of the quota is used\n"

@@ -35,7 +35,7 @@ Examples:
   coffer policy suggest                         of the user's tools, and the remotes of the present directory's repository
   coffer policy suggest -w ~/project > policy.toml
 
-Looks into the user's settings of apt, cargo, go, npm and pip (files and variables), and into the workspace's git settings. It
+Looks into the user's settings of apt, cargo, git, go, npm and pip (files and variables), and into the workspace's git settings. It
 knows no host by itself: what a tool has built in is found by audit mode and `coffer policy learn`. Passwords and tokens in
 these settings are not printed. What cannot be read or understood is told on standard error, and the rest goes on.";
 

@@ -151,7 +151,7 @@ pub(crate) fn a_log_becomes_a_policy() -> Result<()> {
     for part in [
         "[[allow]]\nhost = \"a.example\"\n",
         "# 2 connections, 2026-08-01T12:00:00Z to 2026-08-01T12:00:00Z, by box\n[[allow]]\nhost = \"b.example\"\n",
-        "#   c.example:443: the address may not be dialled (1 times)\n",
+        "#   c.example:443: the address may not be dialled (1 time)\n",
     ] {
         ensure!(learned.stdout.contains(part), "{part}: {learned:?}");
     }

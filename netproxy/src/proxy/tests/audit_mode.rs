@@ -161,6 +161,14 @@ fn what_only_the_mode_lets_through_says_why_and_which_rule_is_missing() {
     assert_eq!(why, "no rule allows this host");
     assert_eq!(rule, "allow = [{ host = \"b.example\" }]");
     assert_eq!(audited("a.example"), None);
+    // The rule that a denial names is one that lets it through.
+    let address = Target {
+        host: Host::Address("8.8.8.8".parse().unwrap()),
+        ..target("b.example")
+    };
+    let denial = proxy.denial(&address, None, None, Why::Policy(Reason::Host));
+    let rule = "allow = [{ host = \"8.8.8.8\", scheme = \"tcp\", ports = [443] }]";
+    assert_eq!(denial.rule.as_deref(), Some(rule));
 }
 
 /// What only the mode lets through is carried and told. A service is the one thing that the tests can reach; the repository's policy leaves it out.

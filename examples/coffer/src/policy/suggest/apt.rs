@@ -1,5 +1,7 @@
 //! The sources of apt (sources.list(5)): lines, and fields as deb822(5) has them.
 
+use std::path::PathBuf;
+
 use super::Parsed;
 
 /// `sources.list` and `*.list`: `deb [option=value ...] uri suite component...`.
@@ -71,6 +73,24 @@ fn uris(paragraph: &[(String, String)], parsed: &mut Parsed) {
     }
 }
 
+/// The files of mirrors that sources name (apt-transport-mirror(1)).
+pub(super) fn mirrors(parsed: &Parsed) -> Vec<PathBuf> {
+    let urls = parsed.urls.iter();
+    let files = urls.filter_map(|(_, url)| url.strip_prefix("mirror+file:"));
+    let files = files.map(|file| PathBuf::from(format!("/{}", file.trim_start_matches('/'))));
+    files.collect()
+}
+
+/// A file of mirrors: a URI a line, and what is said of it.
+pub(super) fn mirror_list(text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    for uri in lines.filter_map(|line| line.split_whitespace().next()) {
+        parsed.add("mirror", uri);
+    }
+    parsed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +125,19 @@ mod tests {
                 "line 8 is no source"
             ]
         );
+    }
+
+    #[test]
+    fn mirrors_are_in_files_of_their_own() {
+        let parsed = lines(
+            "deb mirror+file:/etc/apt/m.list stable main\ndeb mirror+file:///n.list x y\ndeb http://a.example/ x",
+        );
+        let files = ["/etc/apt/m.list", "/n.list"].map(PathBuf::from);
+        assert_eq!(mirrors(&parsed), files);
+        let list =
+            "# a comment\nhttp://a.example/debian\tpriority:1\n\n  https://b.example/debian\n";
+        let expected = ["http://a.example/debian", "https://b.example/debian"];
+        assert_eq!(urls(&mirror_list(list)), expected);
     }
 
     #[test]

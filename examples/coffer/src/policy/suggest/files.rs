@@ -73,15 +73,26 @@ pub(super) fn all(environment: &Environment, workspace: &Path, take: &mut impl F
         let is_lines = file
             .extension()
             .is_none_or(|extension| extension != "sources");
+        let mut mirrors = Vec::new();
         take_file(tool, &file, read(&file), take, |text| match tool {
-            Tool::Apt if is_lines => apt::lines(text),
-            Tool::Apt => apt::fields(text),
+            Tool::Apt => {
+                let parsed = if is_lines {
+                    apt::lines(text)
+                } else {
+                    apt::fields(text)
+                };
+                mirrors = apt::mirrors(&parsed);
+                parsed
+            }
             Tool::Cargo => parse::cargo(text),
             Tool::Git => parse::git(text),
             Tool::Go => parse::go(text),
             Tool::Npm => parse::npm(text, environment),
             Tool::Pip => parse::pip(text),
         });
+        for file in mirrors.into_iter().take(MOST_FILES) {
+            take_file(Tool::Apt, &file, read(&file), take, apt::mirror_list);
+        }
     }
     for file in of_workspace(workspace) {
         // Who wrote it is not trusted: a link could lead anywhere.
@@ -126,8 +137,20 @@ fn of_user(environment: &Environment) -> Vec<(Tool, PathBuf)> {
     let go = environment.folder("GOENV");
     files.push((Tool::Go, go.or_else(|| environment.settings("go/env"))));
 
-    let npm = environment.folder("NPM_CONFIG_GLOBALCONFIG");
-    files.push((Tool::Npm, npm.or_else(|| Some(etc.join("npmrc")))));
+    files.push((Tool::Git, environment.settings("git/config")));
+    files.push((Tool::Git, environment.home(".gitconfig")));
+
+    // Where npm was installed decides which of them it is.
+    let npm = environment
+        .folder("NPM_CONFIG_GLOBALCONFIG")
+        .map(|file| vec![file]);
+    let usual = || {
+        ["/etc/npmrc", "/usr/etc/npmrc", "/usr/local/etc/npmrc"]
+            .map(Into::into)
+            .into()
+    };
+    let npm: Vec<PathBuf> = npm.unwrap_or_else(usual);
+    files.extend(npm.into_iter().map(|file| (Tool::Npm, Some(file))));
     let npm = environment.folder("NPM_CONFIG_USERCONFIG");
     files.push((Tool::Npm, npm.or_else(|| environment.home(".npmrc"))));
 
@@ -138,6 +161,12 @@ fn of_user(environment: &Environment) -> Vec<(Tool, PathBuf)> {
             (Tool::Pip, Some(etc.join("xdg/pip/pip.conf"))),
             (Tool::Pip, environment.home(".pip/pip.conf")),
             (Tool::Pip, environment.settings("pip/pip.conf")),
+            (
+                Tool::Pip,
+                environment
+                    .folder("VIRTUAL_ENV")
+                    .map(|folder| folder.join("pip.conf")),
+            ),
             (Tool::Pip, environment.folder("PIP_CONFIG_FILE")),
         ]);
     }
@@ -235,8 +264,16 @@ mod tests {
             (&[home], Tool::Go, &["/h/.config/go/env"]),
             (&[home, ("XDG_CONFIG_HOME", "/x")], Tool::Go, &["/x/go/env"]),
             (&[home, ("GOENV", "/g")], Tool::Go, &["/g"]),
-            (&[home], Tool::Npm, &["/h/.npmrc"]),
-            (&[home, ("NPM_CONFIG_USERCONFIG", "/n")], Tool::Npm, &["/n"]),
+            (
+                &[home],
+                Tool::Npm,
+                &["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/h/.npmrc"],
+            ),
+            (
+                &[home, ("NPM_CONFIG_USERCONFIG", "/n")],
+                Tool::Npm,
+                &["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/n"],
+            ),
             (
                 &[home],
                 Tool::Pip,
@@ -248,7 +285,18 @@ mod tests {
                 &["/h/.pip/pip.conf", "/h/.config/pip/pip.conf", "/p"],
             ),
             (&[home, ("PIP_CONFIG_FILE", "/dev/null")], Tool::Pip, &[]),
-            (&[], Tool::Npm, &[]),
+            (
+                &[home, ("VIRTUAL_ENV", "/v")],
+                Tool::Pip,
+                &["/h/.pip/pip.conf", "/h/.config/pip/pip.conf", "/v/pip.conf"],
+            ),
+            (
+                &[home],
+                Tool::Git,
+                &["/h/.config/git/config", "/h/.gitconfig"],
+            ),
+            (&[("NPM_CONFIG_GLOBALCONFIG", "/g")], Tool::Npm, &["/g"]),
+            (&[], Tool::Npm, &["/usr/etc/npmrc", "/usr/local/etc/npmrc"]),
         ] {
             assert_eq!(files(variables, tool), expected, "{variables:?}");
         }

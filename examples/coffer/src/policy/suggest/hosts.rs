@@ -114,6 +114,10 @@ impl Use {
 /// Where `text` leads over a network, if it does.
 fn place(tool: Tool, text: &str) -> Result<Option<Url>, String> {
     let text = text.trim();
+    // Read from its file.
+    if tool == Tool::Apt && text.starts_with("mirror+file:") {
+        return Ok(None);
+    }
     let Some((scheme, rest)) = text.split_once("://") else {
         // Paths, words such as `direct`, media, and git's short form of ssh.
         return match (tool, ssh(text)) {
@@ -305,6 +309,7 @@ mod tests {
             (Tool::Pip, "file:///srv/wheels"),
             (Tool::Apt, "cdrom:[Medium"),
             (Tool::Apt, "copy:/srv"),
+            (Tool::Apt, "mirror+file:///etc/apt/mirrors.list"),
             (Tool::Git, "/srv/r.git"),
             (Tool::Git, "../r.git"),
             (Tool::Git, "./a:b"),

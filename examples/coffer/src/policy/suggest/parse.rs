@@ -206,7 +206,7 @@ fn go_value(parsed: &mut Parsed, name: &str, value: &str) {
     }
 }
 
-/// git's `config` and `.gitmodules`: where remotes and submodules are.
+/// git's `config` and `.gitmodules`: where remotes and submodules are, and what stands for the beginnings of others (`url.BASE.insteadOf`).
 pub(super) fn git(text: &str) -> Parsed {
     let ini = match sections(text, &['='], false) {
         Ok(ini) => ini,
@@ -214,9 +214,16 @@ pub(super) fn git(text: &str) -> Parsed {
     };
     let mut parsed = Parsed::default();
     for (section, key, value) in values(&ini) {
+        let key = key.to_ascii_lowercase();
+        let base = section
+            .strip_prefix("url ")
+            .map(|base| unquoted(base.trim()));
+        if let Some(base) = base.filter(|_| matches!(key.as_str(), "insteadof" | "pushinsteadof")) {
+            parsed.add(format!("url {key}"), base);
+            continue;
+        }
         let section = section.to_ascii_lowercase();
         let is_place = section.starts_with("remote ") || section.starts_with("submodule ");
-        let key = key.to_ascii_lowercase();
         if is_place && matches!(key.as_str(), "url" | "pushurl") {
             // A comment can follow behind a space, which no URL has.
             let value = value.split_whitespace().next().unwrap_or_default();
@@ -377,7 +384,7 @@ mod tests {
     fn git_has_remotes_and_submodules() {
         let text = "[core]\n\tbare = false\n\turl = https://x.example/\n[remote \"origin\"]\n\turl = https://u:secret@a.example/r.git\n\
             \tpushurl = git@b.example:r.git\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n[Remote \"Up\"]\n\tURL = \"ssh://c.example/r\" ; why\n\
-            [branch \"main\"]\n\tremote = origin\n[submodule \"lib\"]\n\tactive = true\n\turl = ../lib.git\n";
+            [url \"https://u:secret@D.example/Git/\"]\n\tinsteadOf = https://x.example/\n\t[url \"y\"]\nother = 1\n[branch \"main\"]\n\tremote = origin\n[submodule \"lib\"]\n\tactive = true\n\turl = ../lib.git\n";
         check(
             &git(text),
             &[
@@ -385,6 +392,7 @@ mod tests {
                 ("remote \"origin\" pushurl", "git@b.example:r.git"),
                 ("remote \"origin\" url", "https://u:secret@a.example/r.git"),
                 ("submodule \"lib\" url", "../lib.git"),
+                ("url insteadof", "https://u:secret@D.example/Git/"),
             ],
             &[],
         );
