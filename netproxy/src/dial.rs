@@ -1,5 +1,7 @@
 //! Connections to the outside: a name is resolved here, every address is checked, and exactly the address that was checked is dialled.
 
+mod upstream;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::name::HostName;
+
+pub use upstream::{MAX_DIRECT, ProxyError, UpstreamError, UpstreamProxy};
 
 /// Most addresses of a name that are looked at. What a name server says beyond that is not.
 pub const MAX_ADDRESSES: usize = 16;
@@ -58,6 +62,12 @@ pub enum DialError {
         /// Why not.
         why: String,
     },
+    /// The name is of no public DNS, and would be another host to the proxy that resolves it.
+    #[error("only public names are asked of the upstream proxy")]
+    NotPublic,
+    /// The proxy of the host's network makes no connection.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// Nobody there took the connection.
     #[error("nobody answered")]
     Unreachable(#[source] io::Error),

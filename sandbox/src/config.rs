@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use netproxy::dial::UpstreamProxy;
 use serde::{Deserialize, Serialize};
 
 use crate::network::NetworkPolicy;
@@ -100,6 +101,7 @@ pub struct SandboxBuilder {
     pub(crate) slow_hypervisor: bool,
     pub(crate) network: Option<NetworkPolicy>,
     pub(crate) published: Vec<(SocketAddr, u16)>,
+    pub(crate) upstream_proxy: Option<UpstreamProxy>,
 }
 
 impl SandboxBuilder {
@@ -124,6 +126,7 @@ impl SandboxBuilder {
             slow_hypervisor: false,
             network: None,
             published: Vec::new(),
+            upstream_proxy: None,
         }
     }
 
@@ -138,6 +141,13 @@ impl SandboxBuilder {
     /// `NetworkPolicy::new()` is one on which the guest itself can connect to nothing.
     pub fn publish(mut self, address: SocketAddr, port: u16) -> Self {
         self.published.push((address, port));
+        self
+    }
+
+    /// Has everything that the policy allows outside reached by a proxy of the host's network, which resolves the names; services of the host are reached without it. Its credentials go to
+    /// the egress worker and nowhere else.
+    pub fn upstream_proxy(mut self, proxy: UpstreamProxy) -> Self {
+        self.upstream_proxy = Some(proxy);
         self
     }
 

@@ -172,6 +172,8 @@ pub use config::{
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use doctor::{Check, Verdict, doctor};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use netproxy::dial::{UpstreamError, UpstreamProxy};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use network::{Denied, NetworkPolicy};
 /// What a policy of the network is and what decides by it, for programs that show or make one.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

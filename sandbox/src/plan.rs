@@ -4,6 +4,7 @@
 //! the host program and handed over as a descriptor with a [`Role`].
 
 use fsshare::{HardLinkPolicy, Quota, RuleError, Rules};
+use netproxy::dial::UpstreamProxy;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::config::ShareCache;
@@ -68,6 +69,8 @@ pub(crate) struct EgressPlan {
     pub(crate) roles: Vec<Role>,
     /// Whether every decision is to be told, for a log.
     pub(crate) audit: bool,
+    /// By whom everything outside is reached.
+    pub(crate) upstream: Option<UpstreamProxy>,
 }
 
 impl WorkerPlan for EgressPlan {

@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use sandbox::policy::Mode;
-use sandbox::{Denied, Error, NetworkPolicy, Sandbox};
+use sandbox::{Denied, Error, NetworkPolicy, Sandbox, UpstreamProxy};
 
 use crate::failure::Failure;
 use crate::print::say;
@@ -84,6 +84,37 @@ pub(crate) fn files(sources: Sources<'_>) -> Vec<PathBuf> {
         .map(|workspace| workspace.join(folder).join(name));
     let files = [global, own.and_then(Result::ok), repository];
     files.into_iter().flatten().collect()
+}
+
+/// The proxy of the host's network: what was asked for, or what the variables say by which other tools know it.
+pub(crate) fn upstream_proxy(asked: Option<&str>) -> Result<Option<UpstreamProxy>, Failure> {
+    chosen_proxy(asked, |name| std::env::var(name).ok())
+}
+
+fn chosen_proxy(
+    asked: Option<&str>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<UpstreamProxy>, Failure> {
+    let one_of = |names: [&str; 2]| {
+        let mut values = names.into_iter().filter_map(&variable);
+        values.find(|value| !value.is_empty())
+    };
+    let no_proxy = one_of(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    let (url, origin) = match asked {
+        Some("none") => return Ok(None),
+        Some(url) => (url.to_owned(), "--upstream-proxy"),
+        None => match one_of(["HTTPS_PROXY", "https_proxy"]) {
+            Some(url) => (url, "HTTPS_PROXY"),
+            None => return Ok(None),
+        },
+    };
+    let proxy = UpstreamProxy::new(&url, &no_proxy);
+    let proxy = proxy.map_err(|error| {
+        Error::Config(format!(
+            "{origin}: {error}; `--upstream-proxy none` does without"
+        ))
+    })?;
+    Ok(Some(proxy))
 }
 
 /// Starts the guest's network again when it ends while the machine goes on.
@@ -209,6 +240,33 @@ pub(crate) fn say_denied(what: &str, denied: &[Denied]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_upstream_proxy_is_what_was_asked_for_or_the_variables_say() {
+        let place = |asked, variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let mut found = variables.iter().filter(|(known, _)| *known == name);
+                found.next().map(|(_, value)| (*value).to_owned())
+            };
+            let proxy = chosen_proxy(asked, variable).map_err(|failure| failure.to_string());
+            proxy.map(|proxy| proxy.map(|proxy| proxy.place()))
+        };
+        let there = |place: &str| Ok(Some(place.to_owned()));
+        let both = [("https_proxy", "http://b:1"), ("HTTPS_PROXY", "http://a:1")];
+        assert_eq!(place(None, &[]), Ok(None));
+        assert_eq!(place(None, &both), there("a:1"));
+        assert_eq!(place(None, &both[..1]), there("b:1"));
+        assert_eq!(place(None, &[("HTTPS_PROXY", "")]), Ok(None));
+        assert_eq!(place(Some("none"), &both), Ok(None));
+        assert_eq!(place(Some("http://c:2"), &both), there("c:2"));
+        // What is for other tools only is nothing of ours.
+        assert_eq!(place(None, &[("HTTP_PROXY", "http://a:1")]), Ok(None));
+        let refused = place(None, &[("HTTPS_PROXY", "https://user:hunter2@a:1")]).unwrap_err();
+        assert!(
+            refused.contains("HTTPS_PROXY") && !refused.contains("hunter2"),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn hosts_become_rules_and_nothing_more() {

@@ -53,6 +53,15 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     if let Some(policy) = &policy {
         settings = settings.network(policy.clone());
     }
+    if policy.is_some()
+        && let Some(proxy) = network::upstream_proxy(options.upstream_proxy.as_deref())?
+    {
+        say(&format!(
+            "coffer: connections go by the proxy {}",
+            proxy.place()
+        ));
+        settings = settings.upstream_proxy(proxy);
+    }
     let published = options.publish.iter();
     settings = published.fold(settings, |settings, (address, port)| {
         settings.publish(*address, *port)

@@ -87,7 +87,7 @@ const LOCAL: [&str; 8] = [
 ];
 
 /// Whether `name` can be of the public DNS, to which audit mode may connect. A single label is one of the local network.
-pub(super) fn is_public_name(name: &HostName) -> bool {
+pub(crate) fn is_public_name(name: &HostName) -> bool {
     let last = name.as_str().rsplit_once('.').map(|(_, last)| last);
     last.is_some_and(|last| !LOCAL.contains(&last))
 }

@@ -109,6 +109,7 @@ pub use engine::Engine;
 pub(crate) use error::excerpt;
 pub use error::{Origin, Place, PolicyError, Problem, Unread};
 pub use host::Host;
+pub(crate) use host::is_public_name;
 pub use rule::{Rule, Schemes};
 
 /// The policies that apply to one sandbox. Those that are absent say nothing; if all are, everything is denied.

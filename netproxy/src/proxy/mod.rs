@@ -7,6 +7,7 @@ mod consent;
 mod event;
 mod explicit;
 mod plain;
+mod reach;
 mod target;
 mod tls;
 
@@ -21,8 +22,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::address::{AddressRefusal, HostAddresses};
-use crate::dial::{self, AddressFilter, DialError, Resolver};
+use crate::address::HostAddresses;
+use crate::dial::{Resolver, UpstreamProxy};
 use crate::dns::{self, Answer, Zone};
 use crate::egress::Gate;
 use crate::first_bytes::{FirstBytes, LONGEST_HELLO, recognise};
@@ -38,6 +39,7 @@ use consent::Consents;
 pub use consent::{Asking, Consent, MAX_QUESTIONS, Prompt, Question};
 pub use event::{Denial, Destination, Flow, Observer, Request, RuleText, Ruling, Why};
 pub use explicit::PROXY_PORT;
+use reach::Reached;
 use target::{Running, Target, Via};
 
 /// How long a client may take to say what it speaks. Browsers connect ahead of need, and wait.
@@ -60,6 +62,7 @@ pub struct Proxy<R> {
     asked: Cell<u64>,
     ledger: Ledger,
     consents: Consents,
+    upstream: Option<UpstreamProxy>,
 }
 
 /// What a connection is counted with, by scheme, or why it may not be one of that.
@@ -82,7 +85,14 @@ impl<R: Resolver + 'static> Proxy<R> {
             asked: Cell::new(0),
             ledger: Ledger::default(),
             consents: Consents::default(),
+            upstream: None,
         }
+    }
+
+    /// Reaches what is outside by a proxy of the host's network. Services of the host are reached without it.
+    #[must_use]
+    pub fn by(self, upstream: Option<UpstreamProxy>) -> Self {
+        Self { upstream, ..self }
     }
 
     /// Decides by `engine` from now on. Connections that it does not allow are broken. What was used of quotas stays so for rules that are equal.
@@ -103,26 +113,6 @@ impl<R: Resolver + 'static> Proxy<R> {
             .borrow()
             .as_ref()
             .map_or_else(|| self.engine(), |once| once.over(self.engine()))
-    }
-
-    /// A connection to whom the guest means, if it may have one.
-    async fn reach(&self, target: &Target) -> Result<Reached, Why> {
-        let is_denied = |engine: &Engine| engine.schemes(&target.host, target.port).is_empty();
-        if is_denied(&self.rules(target)) {
-            self.consent(target).await?;
-        }
-        let schemes = self.rules(target).schemes(&target.host, target.port);
-        if target.via == Via::Fetch && !schemes.contains(Scheme::Http) {
-            return Err(Why::Policy(self.reason(target, Scheme::Http)));
-        }
-        let meters = self.meters(target, schemes)?;
-        tokio::select! {
-            biased;
-            () = self.until(target, is_denied) => {
-                Err(Why::Policy(self.reason(target, target.usual_scheme())))
-            }
-            upstream = self.dial(target) => Ok(Reached { upstream: upstream?, meters }),
-        }
     }
 
     /// Carries what the guest says on a connection that stands.
@@ -284,29 +274,6 @@ impl<R: Resolver + 'static> Proxy<R> {
         while !is_so(&self.rules(target)) && engines.changed().await.is_ok() {}
     }
 
-    async fn dial(&self, target: &Target) -> Result<TcpStream, Why> {
-        let decided = self.rules(target);
-        // A service that is none any more would be looked for under its name.
-        if decided.schemes(&target.host, target.port).is_empty() {
-            return Err(Why::Policy(self.reason(target, target.usual_scheme())));
-        }
-        let service = Scheme::ALL.into_iter().find_map(|scheme| {
-            let decision = decided.connection(&target.host, target.port, scheme);
-            decision.service.filter(|_| decision.verdict.permits())
-        });
-        if let Some(address) = service {
-            return connect(address).await;
-        }
-        let own = (self.own)().map_err(Why::OwnAddresses)?;
-        match &target.host {
-            Host::Name(name) => Ok(dial::dial(name, target.port, &self.resolver, &own).await?),
-            Host::Address(address) => {
-                own.check(*address).map_err(Why::Address)?;
-                connect(SocketAddr::new(*address, target.port)).await
-            }
-        }
-    }
-
     /// What the guest speaks, if that is allowed. What a rule lets be anything is not looked at: its server may be the one to speak first. Where
     /// audit mode lets be anything what is not known, it is looked for a moment.
     async fn recognise(&self, guest: &GuestStream, target: &Target) -> Result<Scheme, Why> {
@@ -415,30 +382,6 @@ impl<R: Resolver + 'static> Proxy<R> {
             Err(Why::Silent) => {}
             Err(why) => drop(self.tell(&target, None, None, why)),
         }
-    }
-}
-
-/// A connection to whom the guest means, and what it is counted with.
-struct Reached {
-    upstream: TcpStream,
-    meters: Meters,
-}
-
-async fn connect(address: SocketAddr) -> Result<TcpStream, Why> {
-    let connected = timeout(dial::CONNECT_LIMIT, TcpStream::connect(address)).await;
-    let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let stream = stream.map_err(DialError::Unreachable)?;
-    // Without it the connection is as good, if slower.
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
-}
-
-/// Lets public addresses pass that are not the host's.
-impl AddressFilter for HostAddresses {
-    type Refusal = AddressRefusal;
-
-    fn check(&self, address: IpAddr) -> Result<(), AddressRefusal> {
-        Self::check(self, address)
     }
 }
 

@@ -20,6 +20,7 @@ mod audit_mode;
 mod consent;
 mod explicit;
 mod quotas;
+mod upstream;
 
 /// Every name is at one address.
 struct Everything(IpAddr);
@@ -118,22 +119,21 @@ impl Bench {
     }
 
     fn of(engine: Engine, own: fn() -> io::Result<HostAddresses>) -> Self {
-        Self::with_prompt(engine, own, None)
+        Self::set_up(engine, own, |proxy| proxy)
     }
 
-    /// Where somebody is asked.
-    fn with_prompt(
+    fn set_up(
         engine: Engine,
         own: fn() -> io::Result<HostAddresses>,
-        prompt: Option<Box<dyn FnOnce() -> Rc<dyn Prompt> + Send>>,
+        change: impl FnOnce(Proxy<Everything>) -> Proxy<Everything> + Send + 'static,
     ) -> Self {
         let (tell, told) = channel();
         let (policies, mut next) = tokio::sync::mpsc::unbounded_channel::<String>();
         let (guest, _) = testkit::guest(async move |link| {
             let resolver = Everything("127.0.0.1".parse().unwrap());
             let lines = Box::new(Lines(tell));
-            let proxy = Rc::new(Proxy::new(engine, resolver, Box::new(own), lines));
-            proxy.ask(prompt.map(|prompt| prompt()));
+            let proxy = Proxy::new(engine, resolver, Box::new(own), lines);
+            let proxy = Rc::new(change(proxy));
             let network = GuestNetwork::new(Network::default());
             let served = egress::serve(link, &network, Rc::clone(&proxy));
             tokio::pin!(served);

@@ -4,13 +4,15 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use netproxy::dial::UpstreamProxy;
 use netproxy::proxy::Consent;
 
 use super::process::WorkerProcess;
 use super::transfer::send_descriptor;
+use crate::config::SandboxBuilder;
 use crate::control::Order;
 use crate::error::{Error, Result};
 use crate::network::{Layer, NetworkPolicy};
@@ -25,6 +27,7 @@ pub(crate) struct EgressStart {
     /// The worker's program, where it is not this one.
     program: Option<PathBuf>,
     audit: bool,
+    upstream: Option<UpstreamProxy>,
     /// What decides.
     pub(crate) policy: Vec<Layer>,
     /// What is published.
@@ -73,15 +76,16 @@ impl Published {
 }
 
 impl EgressStart {
-    /// For a network by `policy`; the second is the machine's.
-    pub(crate) fn new(policy: &NetworkPolicy, program: Option<&Path>) -> Result<(Self, OwnedFd)> {
+    /// For a network by `policy`, and with these settings; the second is the machine's.
+    pub(crate) fn new(policy: &NetworkPolicy, config: &SandboxBuilder) -> Result<(Self, OwnedFd)> {
         let (wires, machine) = UnixStream::pair().map_err(failed)?;
         let start = Self {
             wires,
-            program: program.map(Path::to_owned),
+            program: config.worker_program.clone(),
             audit: policy.audit.is_some(),
+            upstream: config.upstream_proxy.clone(),
             policy: policy.layers.clone(),
-            published: Vec::new(),
+            published: listen(&config.published)?,
         };
         Ok((start, machine.into()))
     }
@@ -97,6 +101,7 @@ impl EgressStart {
             version: PLAN_VERSION,
             roles: vec![Role::Network, Role::Listeners],
             audit: self.audit,
+            upstream: self.upstream.clone(),
         };
         let program = self.program.as_deref();
         let files = [egress.into(), theirs.into()];
@@ -104,6 +109,12 @@ impl EgressStart {
         send_descriptor(&self.wires, &machine).map_err(failed)?;
         Ok(EgressWorker { process, listeners })
     }
+}
+
+fn listen(published: &[(SocketAddr, u16)]) -> Result<Vec<Published>> {
+    let published = published.iter();
+    let listening = published.map(|(address, port)| Published::listen(*address, *port));
+    listening.collect()
 }
 
 /// A worker that is the guest's network.

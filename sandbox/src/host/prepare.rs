@@ -13,7 +13,7 @@ use netproxy::audit::Log;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::audit::{self, LogFiles};
-use super::network::{EgressStart, Published};
+use super::network::EgressStart;
 use super::places;
 use crate::boot::layout::COMMAND_LINE_MAX;
 use crate::changes::{Changed, overlay};
@@ -194,11 +194,7 @@ impl Parts {
         config: &SandboxBuilder,
     ) -> Result<EgressStart> {
         policy.check()?;
-        let program = config.worker_program.as_deref();
-        let (mut start, machine) = EgressStart::new(policy, program)?;
-        for (address, port) in &config.published {
-            start.published.push(Published::listen(*address, *port)?);
-        }
+        let (start, machine) = EgressStart::new(policy, config)?;
         self.add(Role::Network, machine);
         Ok(start)
     }

@@ -70,7 +70,8 @@ pub(super) fn work(
         };
         let own = Box::new(own_addresses);
         let prompt = Rc::new(HostPrompt::new(told.reports()));
-        let proxy = Rc::new(Proxy::new(engine, resolver, own, Box::new(told)));
+        let proxy =
+            Rc::new(Proxy::new(engine, resolver, own, Box::new(told)).by(plan.upstream.clone()));
         answer(is_done, Ok(()));
         link.set_nonblocking(true)?;
         let link = tokio::net::UnixStream::from_std(link)?;

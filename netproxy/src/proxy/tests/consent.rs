@@ -37,17 +37,19 @@ impl Asked {
     fn new(policy: &str, repository: &str) -> Self {
         let (tell, asked) = channel();
         let (answers, next) = tokio::sync::mpsc::unbounded_channel();
-        let prompt = || -> Rc<dyn Prompt> {
+        let prompt = |proxy: Proxy<Everything>| {
             let answers = tokio::sync::Mutex::new(next);
-            Rc::new(Shared(Rc::new(Told {
+            let told = Told {
                 asked: tell,
                 answers,
-            })))
+            };
+            proxy.ask(Some(Rc::new(Shared(Rc::new(told)))));
+            proxy
         };
         let engine = engine_within(policy, repository);
         let own = || Ok(HostAddresses::default());
         Self {
-            bench: Bench::with_prompt(engine, own, Some(Box::new(prompt))),
+            bench: Bench::set_up(engine, own, prompt),
             asked,
             answers,
         }
