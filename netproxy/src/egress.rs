@@ -82,7 +82,7 @@ pub trait Gate {
     /// Takes care of a connection that the guest wants, from its first segment to its end.
     fn connection(self: Rc<Self>, guest: GuestStream) -> impl Future<Output = ()>;
 
-    /// Takes care of a connection to the proxy at the gateway ([`PROXY_PORT`](crate::proxy::PROXY_PORT)). Unless implemented, there is none.
+    /// Takes care of a connection to the proxy at the gateway ([`PROXY_PORT`]). Unless implemented, there is none.
     fn proxied(self: Rc<Self>, guest: GuestStream) -> impl Future<Output = ()>
     where
         Self: Sized,

@@ -345,7 +345,7 @@ pub(crate) struct LogOptions {
     /// Go on as more is written
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only what was denied or could not be done
+    /// Only what was denied, would have been but for audit mode, or could not be done
     #[arg(long)]
     pub(crate) denied: bool,
     /// Print nothing of it, but check that each record continues the one before it

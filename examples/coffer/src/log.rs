@@ -177,7 +177,7 @@ fn shown(line: &[u8], only_denied: bool) -> Option<String> {
         Value::Null => String::new(),
         other => escaped(&other.to_string()),
     };
-    let is_denied = text("verdict") == "deny" || text("event") == "lost";
+    let is_denied = ["deny", "audit"].contains(&&*text("verdict")) || text("event") == "lost";
     if only_denied && !is_denied {
         return None;
     }
@@ -253,6 +253,12 @@ mod tests {
             "T #3 ended a:1 1 bytes sent, 2 received, 4 ms\n"
         );
         assert_eq!(shown(ended, true), None);
+        // It would have been denied.
+        let audited = br#"{"time":"T","event":"opened","flow":3,"host":"a","port":1,"verdict":"audit","reason":"no"}"#;
+        assert_eq!(
+            shown(audited, true).unwrap(),
+            "T #3 opened (audit) a:1 : no\n"
+        );
         assert!(shown(b"x", true).unwrap().contains("not a record"));
         assert!(
             shown(line(4).as_bytes(), true)

@@ -101,7 +101,7 @@ pub enum Fault {
 /// The first line that does not fit.
 pub fn verify(reader: impl BufRead, from: Option<Digest>) -> Result<Verified, BrokenChain> {
     let mut lines = Lines::new(reader, from);
-    while lines.next()?.is_some() {}
+    while lines.read()?.is_some() {}
     Ok(lines.verified)
 }
 
@@ -134,11 +134,7 @@ impl<R: BufRead> Lines<R> {
     /// # Errors
     ///
     /// It does not fit. Who goes on all the same gets the lines behind it, and finds it in [`Self::line`].
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator could not lend its lines"
-    )]
-    pub fn next(&mut self) -> Result<Option<&[u8]>, BrokenChain> {
+    pub fn read(&mut self) -> Result<Option<&[u8]>, BrokenChain> {
         let number = self.verified.lines + 1;
         let broken = |fault| BrokenChain {
             line: number,

@@ -195,6 +195,35 @@ fn what_cannot_be_written_is_counted() {
 }
 
 #[test]
+fn who_reads_on_gets_the_lines_behind_one_that_does_not_fit() {
+    let (log, _) = written(4);
+    let whole = lines(&log);
+    let broken = [whole[0], whole[2], whole[3], b"garbage\n", whole[3]].concat();
+    let mut read = Lines::new(&*broken, Some(Digest::default()));
+    let mut seen = Vec::new();
+    loop {
+        let fault = match read.read() {
+            Ok(None) => break,
+            Ok(Some(_)) => None,
+            Err(broken) => Some((broken.line, broken.fault.to_string())),
+        };
+        seen.push((read.line().to_vec(), fault));
+    }
+    let line = |at: usize| whole[at].trim_ascii_end().to_vec();
+    let follows = |line| Some((line, "it does not continue the line before it".to_owned()));
+    let no_record = Some((4, "it is no record of an audit log".to_owned()));
+    let expected = [
+        (line(0), None),
+        (line(2), follows(2)),
+        (line(3), None),
+        (b"garbage".to_vec(), no_record),
+        (line(3), follows(5)),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(read.verified().lines, 5);
+}
+
+#[test]
 fn a_verifier_says_which_line_it_is() {
     let (log, head) = written(4);
     let verified = verify(&*log, None).unwrap();

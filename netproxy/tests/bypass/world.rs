@@ -2,7 +2,7 @@
 //! addresses change with every question, and what was dialled is what the server says that it was.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddrV4, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -69,6 +69,12 @@ fn everywhere() -> (u16, Receiver<IpAddr>) {
 }
 
 fn bench(port: u16) -> Bench {
+    let rule =
+        |host: &str| format!("[[allow]]\nhost = \"{host}\"\nscheme = \"tcp\"\nports = [{port}]\n");
+    with_policy(&(rule("rebind.example") + &rule("93.184.215.14")))
+}
+
+fn with_policy(policy: &str) -> Bench {
     let sinks = Sinks {
         forbidden: Sink::new(),
         tcp: Sink::new(),
@@ -76,12 +82,7 @@ fn bench(port: u16) -> Bench {
         http: Origin::new(),
         resolver: Arc::<Answers>::default(),
     };
-    let rule =
-        |host: &str| format!("[[allow]]\nhost = \"{host}\"\nscheme = \"tcp\"\nports = [{port}]\n");
-    Bench::new(
-        Arc::new(sinks),
-        &(rule("rebind.example") + &rule("93.184.215.14")),
-    )
+    Bench::new(Arc::new(sinks), policy)
 }
 
 /// Connects to the name, whose addresses are these: the address that was dialled, if one was.
@@ -105,9 +106,53 @@ fn dialled(
     told.recv_timeout(Duration::from_secs(10)).ok()
 }
 
+/// The same with bytes that are known to be neither TLS nor HTTP at once.
+fn carried(bench: &mut Bench, to: SocketAddrV4) -> bool {
+    let banner = b"SSH-2.0-x\r\n";
+    let connection = bench.guest.connect(to);
+    if !bench.guest.is_connected(connection) {
+        return false;
+    }
+    assert!(bench.guest.send(connection, banner));
+    assert_eq!(bench.guest.receive(connection, banner.len()), banner);
+    bench.guest.abort(connection);
+    true
+}
+
 fn parsed(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
+
+/// Addresses that are never dialled.
+const BAD: [&str; 27] = [
+    "127.0.0.1",
+    "0.0.0.0",
+    "10.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "198.18.0.1",
+    "224.0.0.1",
+    "255.255.255.255",
+    "240.0.0.1",
+    "192.0.2.1",
+    "168.63.129.16",
+    "::",
+    "::1",
+    "fe80::1",
+    "fd00::1",
+    "::ffff:127.0.0.1",
+    "::ffff:93.184.215.14",
+    "64:ff9b::7f00:1",
+    "64:ff9b::5db8:d70e",
+    "2002:7f00:1::1",
+    "2001:0:7f00:1::1",
+    "2606:4700::5efe:127.0.0.1",
+    "ff02::1",
+    "2001:db8::1",
+    "::127.0.0.1",
+];
 
 /// Row D04: what is public of a mixed answer is dialled, and nothing else ever is.
 #[test]
@@ -130,35 +175,7 @@ fn of_mixed_answers_only_what_is_public_is_dialled() {
             Some(*address)
         );
     }
-    let bad = parsed(&[
-        "127.0.0.1",
-        "0.0.0.0",
-        "10.0.0.1",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "198.18.0.1",
-        "224.0.0.1",
-        "255.255.255.255",
-        "240.0.0.1",
-        "192.0.2.1",
-        "168.63.129.16",
-        "::",
-        "::1",
-        "fe80::1",
-        "fd00::1",
-        "::ffff:127.0.0.1",
-        "::ffff:93.184.215.14",
-        "64:ff9b::7f00:1",
-        "64:ff9b::5db8:d70e",
-        "2002:7f00:1::1",
-        "2001:0:7f00:1::1",
-        "2606:4700::5efe:127.0.0.1",
-        "ff02::1",
-        "2001:db8::1",
-        "::127.0.0.1",
-    ]);
+    let bad = parsed(&BAD);
     let own = IpAddr::from(OWN);
     for other in bad.iter().chain([&own]) {
         assert_eq!(dialled(&mut bench, port, &told, &[*other]), None, "{other}");
@@ -231,4 +248,63 @@ fn of_all_addresses_only_the_one_of_the_rule_answers() {
     assert!(told.try_recv().is_err());
     assert_eq!(bench.counts().queries, 0);
     println!("{tried} addresses");
+}
+
+/// Audit mode lets through what is public, by name and without one, and that only.
+#[test]
+fn in_audit_mode_what_is_public_answers_and_nothing_else() {
+    if in_a_world("world::in_audit_mode_what_is_public_answers_and_nothing_else") {
+        return;
+    }
+    let (port, told) = everywhere();
+    let policy =
+        "mode = \"audit\"\n[[deny]]\nhost = \"evil.example\"\n[[deny]]\nhost = \"8.8.4.4\"\n";
+    let mut bench = with_policy(policy);
+    let at = |bench: &mut Bench, answer: &[IpAddr]| {
+        bench.sinks.resolver.answer(answer);
+        let address = bench.address_of("any.example");
+        let is_carried = carried(bench, SocketAddrV4::new(address, port));
+        let at = told.try_recv().ok();
+        assert_eq!(is_carried, at.is_some(), "{answer:?}");
+        at
+    };
+    for address in parsed(&["93.184.215.14", "2606:4700::1"]) {
+        assert_eq!(at(&mut bench, &[address]), Some(address));
+    }
+    for address in parsed(&BAD).iter().chain([&IpAddr::from(OWN)]) {
+        assert_eq!(at(&mut bench, &[*address]), None, "{address}");
+    }
+    for name in [
+        "evil.example",
+        "localhost",
+        "x.local",
+        "router",
+        "x.internal",
+    ] {
+        assert_eq!(bench.guest.resolve(name), None, "{name}");
+    }
+    let own = address::Subnet::new(OWN.into(), 24).unwrap();
+    let own = address::HostAddresses::new([own]);
+    let (mut reached, mut refused) = (0, 0);
+    let ends = [[0, 0, 1], [8, 4, 4], [255, 255, 254]];
+    let all = (1..=223_u8).flat_map(|first| ends.map(|end| [first, end[0], end[1], end[2]]));
+    let bad = parsed(&BAD)
+        .into_iter()
+        .filter_map(|address| match address {
+            // The guest's own stack does not connect to nobody or to all.
+            IpAddr::V4(v4) => (!v4.is_unspecified() && !v4.is_broadcast()).then_some(v4),
+            IpAddr::V6(_) => None,
+        });
+    for address in all.map(Ipv4Addr::from).chain(bad) {
+        let to = SocketAddrV4::new(address, port);
+        let is_public = own.check(address.into()).is_ok();
+        let expected = is_public && address.octets() != [8, 8, 4, 4];
+        assert_eq!(carried(&mut bench, to), expected, "{to}");
+        let at = told.try_recv().ok();
+        assert_eq!(at, expected.then(|| address.into()), "{to}");
+        reached += usize::from(expected);
+        refused += usize::from(!expected);
+    }
+    assert!(reached > 500 && refused > 15, "{reached} {refused}");
+    println!("{reached} addresses answer, {refused} do not");
 }

@@ -1,10 +1,14 @@
 //! The guest's network, with servers on the host's loopback as services: what is outside cannot be had in a test.
 
-use std::io::{Read as _, Write as _};
+use std::fs::File;
+use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use sandbox::audit::{Digest, Lines};
+use sandbox::policy::learn::{Learner, Wildcards};
+use sandbox::policy::{ABILITIES, Policy, is_public};
 use sandbox::{ExecSpec, NetworkPolicy, Sandbox};
 
 use crate::fixture::{Fixture, cases};
@@ -14,6 +18,7 @@ cases!(Guest:
     content_arrives_whole_both_ways,
     both_workers_are_confined,
     another_policy_decides_from_then_on,
+    audit_mode_lets_through_and_its_log_becomes_a_policy,
     published_ports_reach_the_guest_and_nothing_else_does,
     somebody_is_asked_about_what_no_rule_allows,
     without_the_egress_worker_there_is_no_network_until_another,
@@ -159,6 +164,59 @@ async fn what_policy_allows_is_reached_and_nothing_else(fixture: &Fixture) -> Re
     }
     ensure!(sandbox.problems().is_empty(), "{:?}", sandbox.problems());
     sandbox.stop().await?;
+    Ok(())
+}
+
+/// A service is what a test can reach; that the repository's policy leaves it out, only audit mode lets pass.
+async fn audit_mode_lets_through_and_its_log_becomes_a_policy(fixture: &Fixture) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("net.log");
+    let service = service("web.host", web()?, "http", 80);
+    let policy = NetworkPolicy::new()
+        .sandbox("test", format!("mode = \"audit\"\n{service}"))
+        .repository("repository", "[[allow]]\nhost = \"x.example\"\n")
+        .audit_log(&log);
+    let sandbox = fixture.small().network(policy).start().await?;
+    for (script, expected, code) in [
+        ("curl -sS http://web.host/x", "hello", 0),
+        ("getent hosts any.example | cut -c 1-7", "198.18.", 0),
+        ("timeout 20 getent hosts any.internal", "", 2),
+        ("timeout 20 curl -s http://169.254.169.254/", "", 7),
+        ("timeout 20 curl -s http://1.1.1.1/", "", 7),
+    ] {
+        let (text, status) = shell(&sandbox, script).await?;
+        ensure!(
+            (&*text, status) == (expected, Some(code)),
+            "{script}: {text:?} {status:?}"
+        );
+    }
+    let told: Vec<String> = sandbox
+        .would_be_denied()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let expected = "web.host:80 GET /x: the repository's policy does not allow it";
+    ensure!(told == [expected], "{told:?}");
+    sandbox.kill();
+    sandbox.wait().await;
+    ensure!(
+        sandbox.audit_problem().is_none(),
+        "{:?}",
+        sandbox.audit_problem()
+    );
+
+    let mut learner = Learner::new(Policy::default(), ABILITIES, is_public)?;
+    let mut lines = Lines::new(BufReader::new(File::open(&log)?), Some(Digest::default()));
+    while let Some(line) = lines.read()? {
+        learner.learn(line);
+    }
+    let learned = learner.finish(Wildcards::Never)?;
+    let hosts: Vec<&str> = learned
+        .rules()
+        .iter()
+        .map(|rule| &*rule.allow.host)
+        .collect();
+    ensure!(hosts == ["web.host"], "{learned}");
     Ok(())
 }
 

@@ -50,7 +50,7 @@ fn read(file: &Path, learner: &mut Learner, unverified: bool) -> Result<(), Fail
         let open = File::open(&path).map_err(|error| log::unreadable(&path, &error))?;
         let mut lines = Lines::new(BufReader::new(open), from);
         loop {
-            match lines.next() {
+            match lines.read() {
                 Ok(None) => break,
                 Ok(Some(line)) => learner.learn(line),
                 Err(broken) => {
