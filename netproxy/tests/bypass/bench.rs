@@ -33,6 +33,15 @@ pub(crate) enum State {
     WorkerRestarted,
 }
 
+impl State {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Fresh,
+        Self::Reloaded,
+        Self::DriverRestarted,
+        Self::WorkerRestarted,
+    ];
+}
+
 /// What a proxy tells.
 #[derive(Debug)]
 pub(crate) enum Told {

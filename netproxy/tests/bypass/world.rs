@@ -2,7 +2,7 @@
 //! addresses change with every question, and what was dialled is what the server says that it was.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -11,15 +11,23 @@ use std::time::Duration;
 use netproxy::address;
 use netproxy::testkit::End;
 
-use crate::bench::{Bench, OWN, Sinks};
+use crate::bench::{Bench, OWN, Sinks, State};
 use crate::server::{Answers, Origin, Sink};
+use crate::table;
 
 const INSIDE: &str = "NETPROXY_BYPASS_WORLD";
-const MAKE: &str = "ip link set lo up && ip route add local 0.0.0.0/0 dev lo && \
-                    ip -6 route add local ::/0 dev lo && exec \"$0\" \"$@\"";
+/// A world in which every address is this machine's.
+const EVERYWHERE: &str = "ip link set lo up && ip route add local 0.0.0.0/0 dev lo && \
+                          ip -6 route add local ::/0 dev lo && exec \"$0\" \"$@\"";
+/// A world whose way out ends in a sink, which counts what comes. Nothing is sent there by itself: the next hop is known, and IPv6 has no way.
+const SINK: &str = "ip link set lo up && ip link add outside type veth peer name sink && \
+                    for device in outside sink; do echo 1 > /proc/sys/net/ipv6/conf/$device/disable_ipv6; done && \
+                    ip addr add 9.9.9.2/24 dev outside && ip link set outside up && ip link set sink up && \
+                    ip route add default via 9.9.9.1 && \
+                    ip neigh add 9.9.9.1 lladdr 02:00:00:00:00:01 dev outside && exec \"$0\" \"$@\"";
 
-/// Runs the test of this name again in a world of its own. False: this is it.
-fn in_a_world(name: &str) -> bool {
+/// Runs the test of this name again in a world of its own, which is made so. False: this is it.
+fn in_a_world(name: &str, make: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return false;
     }
@@ -28,14 +36,14 @@ fn in_a_world(name: &str) -> bool {
         unshare.args(["--user", "--map-root-user", "--net", "sh", "-c", command]);
         unshare
     };
-    let possible = unshare(&MAKE.replace("exec", ":")).output();
+    let possible = unshare(&make.replace("exec", ":")).output();
     if !possible.is_ok_and(|done| done.status.success()) {
         // Beside the harness, which keeps what a test that passes says to itself.
         let line = format!("SKIP {name}: no network namespace can be had here\n");
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return true;
     }
-    let done = unshare(MAKE)
+    let done = unshare(make)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
         .env(INSIDE, "1")
@@ -157,7 +165,10 @@ const BAD: [&str; 27] = [
 /// Row D04: what is public of a mixed answer is dialled, and nothing else ever is.
 #[test]
 fn of_mixed_answers_only_what_is_public_is_dialled() {
-    if in_a_world("world::of_mixed_answers_only_what_is_public_is_dialled") {
+    if in_a_world(
+        "world::of_mixed_answers_only_what_is_public_is_dialled",
+        EVERYWHERE,
+    ) {
         return;
     }
     let (port, told) = everywhere();
@@ -199,7 +210,10 @@ fn of_mixed_answers_only_what_is_public_is_dialled() {
 /// Row D03: the answer changes with every question, and what was checked is what is dialled.
 #[test]
 fn a_name_that_is_rebound_a_thousand_times_leads_to_nothing_private() {
-    if in_a_world("world::a_name_that_is_rebound_a_thousand_times_leads_to_nothing_private") {
+    if in_a_world(
+        "world::a_name_that_is_rebound_a_thousand_times_leads_to_nothing_private",
+        EVERYWHERE,
+    ) {
         return;
     }
     let (port, told) = everywhere();
@@ -221,7 +235,10 @@ fn a_name_that_is_rebound_a_thousand_times_leads_to_nothing_private() {
 /// Rows P01 and P03 without a name, where every address would answer: by policy a guest reaches the one that a rule has, and no other.
 #[test]
 fn of_all_addresses_only_the_one_of_the_rule_answers() {
-    if in_a_world("world::of_all_addresses_only_the_one_of_the_rule_answers") {
+    if in_a_world(
+        "world::of_all_addresses_only_the_one_of_the_rule_answers",
+        EVERYWHERE,
+    ) {
         return;
     }
     let (port, told) = everywhere();
@@ -253,7 +270,10 @@ fn of_all_addresses_only_the_one_of_the_rule_answers() {
 /// Audit mode lets through what is public, by name and without one, and that only.
 #[test]
 fn in_audit_mode_what_is_public_answers_and_nothing_else() {
-    if in_a_world("world::in_audit_mode_what_is_public_answers_and_nothing_else") {
+    if in_a_world(
+        "world::in_audit_mode_what_is_public_answers_and_nothing_else",
+        EVERYWHERE,
+    ) {
         return;
     }
     let (port, told) = everywhere();
@@ -307,4 +327,49 @@ fn in_audit_mode_what_is_public_answers_and_nothing_else() {
     }
     assert!(reached > 500 && refused > 15, "{reached} {refused}");
     println!("{reached} addresses answer, {refused} do not");
+}
+
+/// Packets that came to the sink, and packets of IPv6 for which there was no way.
+fn seen_outside() -> (u64, u64) {
+    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let sink = devices
+        .lines()
+        .find(|line| line.trim_start().starts_with("sink:"));
+    let packets = sink.unwrap().split_whitespace().nth(2).unwrap();
+    let counts = std::fs::read_to_string("/proc/thread-self/net/snmp6").unwrap();
+    let lost = counts
+        .lines()
+        .find(|line| line.starts_with("Ip6OutNoRoutes"));
+    let lost = lost.unwrap().split_whitespace().nth(1).unwrap();
+    (packets.parse().unwrap(), lost.parse().unwrap())
+}
+
+/// Whatever a guest tries, in whichever state: not a packet and not a query leaves the host.
+#[test]
+fn not_a_packet_leaves_the_host() {
+    if in_a_world("world::not_a_packet_leaves_the_host", SINK) {
+        return;
+    }
+    let before = seen_outside();
+    for state in State::ALL {
+        table::run(state, crate::addresses::techniques);
+        table::run(state, crate::dns::techniques);
+        table::run(state, crate::frames::techniques);
+        table::run(state, crate::http::techniques);
+        table::run(state, crate::link::techniques);
+        table::run(state, crate::proxy::techniques);
+        table::run(state, crate::tcp::techniques);
+        table::run(state, crate::tls::techniques);
+    }
+    assert_eq!(seen_outside(), before);
+    // It would have been seen.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.send_to(b"x", "8.8.8.8:53").unwrap();
+    let somewhere = "1.1.1.1:443".parse().unwrap();
+    TcpStream::connect_timeout(&somewhere, Duration::from_millis(100)).unwrap_err();
+    let six = UdpSocket::bind("[::]:0").unwrap();
+    six.send_to(b"x", "[2606:4700::1]:53").unwrap_err();
+    let (packets, lost) = seen_outside();
+    assert!(packets >= before.0 + 2, "{packets}");
+    assert!(lost > before.1, "{lost}");
 }
