@@ -53,7 +53,11 @@ type Egress = JoinHandle<(Result<(), EgressError>, Vec<DroppedFrame>)>;
 
 /// A guest whose every connection goes to `server`.
 fn guest(server: SocketAddr) -> (Guest, Egress) {
-    testkit::guest(async move |link| {
+    guest_on(Network::default(), server)
+}
+
+fn guest_on(network: Network, server: SocketAddr) -> (Guest, Egress) {
+    testkit::guest_on(network, async move |link| {
         let dropped = RefCell::default();
         let gate = Rc::new(ToServer { server, dropped });
         let end = serve(
@@ -112,6 +116,25 @@ fn what_is_sent_comes_back_and_both_sides_end() {
     let (end, dropped) = egress.join().unwrap();
     end.unwrap();
     assert_eq!(dropped, []);
+}
+
+#[test]
+fn a_guest_may_have_short_packets() {
+    for mtu in [576, 68] {
+        let network = Network {
+            mtu: mtu.try_into().unwrap(),
+            ..Network::default()
+        };
+        let (mut guest, _egress) = guest_on(network, server(echo));
+        let connection = guest.connect(ANYWHERE);
+        assert!(guest.is_connected(connection));
+        let sent = pattern(100_000);
+        assert!(guest.send(connection, &sent));
+        guest.finish(connection);
+        guest.keep_frames(false);
+        let (received, end) = guest.receive_all(connection);
+        assert!(received == sent && end == Some(End::Finished), "{mtu}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::egress::{self, GuestNetwork};
 use crate::frame::DroppedFrame;
 use crate::gateway::Network;
 use crate::relay::Meter;
-use crate::testkit::{self, Connection, Guest};
+use crate::testkit::{self, Connection, End, Guest};
 
 const PORT: u16 = 80;
 
@@ -80,8 +80,9 @@ fn server() -> (SocketAddr, Receiver<String>) {
                         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nKeep-Alive: x\r\n\r\n{body}",
                         body.len()
                     );
-                    stream.write_all(answer.as_bytes()).unwrap();
+                    // First: who has the answer looks whether it was told.
                     tell.send(head).unwrap();
+                    stream.write_all(answer.as_bytes()).unwrap();
                     if path == "/bye" {
                         return;
                     }
@@ -324,5 +325,72 @@ fn a_server_that_ends_its_connection_is_connected_to_again() {
         told.recv().unwrap();
         // The end is to be seen before the next request is sent.
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A server that says this to whatever it is asked, and then goes on as told.
+fn saying(said: Vec<u8>, then: fn(std::net::TcpStream)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let said = said.clone();
+            std::thread::spawn(move || {
+                if head(&mut stream, &mut Vec::new()).is_some() && stream.write_all(&said).is_ok() {
+                    then(stream);
+                }
+            });
+        }
+    });
+    address
+}
+
+/// What a guest gets from such a server.
+fn answer_of(said: &[u8], then: fn(std::net::TcpStream)) -> (String, Option<End>) {
+    let mut guest = guest(saying(said.to_vec(), then));
+    let connection = connect(&mut guest);
+    let request = b"GET /x HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+    assert!(guest.send(connection, request));
+    let (bytes, end) = guest.receive_all(connection);
+    (String::from_utf8_lossy(&bytes).into_owned(), end)
+}
+
+fn reset(stream: std::net::TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+fn goes_on(mut stream: std::net::TcpStream) {
+    while stream.write_all(b"xxxxxxxxxxxxxxxx").is_ok() {}
+}
+
+fn goes_on_with_headers(mut stream: std::net::TcpStream) {
+    while stream.write_all(b"X: y\r\n").is_ok() {}
+}
+
+#[test]
+fn a_server_that_misbehaves_is_told_or_broken_off_and_never_waited_for() {
+    let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
+    for (said, then) in [
+        (&b""[..], drop as fn(_)),
+        (b"", reset),
+        (b"nonsense\r\n\r\n", drop),
+        (b"HTTP/1.1 200 OK\r\nX: ", goes_on),
+        (b"HTTP/1.1 200 OK\r\n", goes_on_with_headers),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", drop),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            drop,
+        ),
+    ] {
+        let (answer, end) = answer_of(said, then);
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+        assert_eq!(end, Some(End::Finished));
+    }
+    for then in [drop as fn(_), reset] {
+        let (answer, end) = answer_of(begun, then);
+        // What was said is passed on; that it is not all of it shows in its length.
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(!answer.contains("502") && end.is_some(), "{answer}");
     }
 }

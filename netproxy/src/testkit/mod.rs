@@ -33,6 +33,20 @@ where
     S: Future<Output = R>,
     R: Send + 'static,
 {
+    guest_on(Network::default(), serve)
+}
+
+/// The same where the guest has other settings for its network.
+///
+/// # Errors
+///
+/// The host has no socket or thread left.
+pub fn guest_on<F, S, R>(network: Network, serve: F) -> io::Result<(Guest, JoinHandle<R>)>
+where
+    F: FnOnce(tokio::net::UnixStream) -> S + Send + 'static,
+    S: Future<Output = R>,
+    R: Send + 'static,
+{
     let (near, far) = UnixStream::pair()?;
     far.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -43,7 +57,7 @@ where
         tokio::net::UnixStream::from_std(far)?
     };
     let thread = std::thread::Builder::new().spawn(move || runtime.block_on(serve(link)))?;
-    Ok((Guest::new(near, Network::default())?, thread))
+    Ok((Guest::new(near, network)?, thread))
 }
 
 /// A guest at its end of the link.

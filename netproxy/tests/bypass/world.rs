@@ -12,6 +12,7 @@ use netproxy::address;
 use netproxy::testkit::End;
 
 use crate::bench::{Bench, OWN, Sinks, State};
+use crate::craft;
 use crate::server::{Answers, Origin, Sink};
 use crate::table;
 
@@ -372,4 +373,58 @@ fn not_a_packet_leaves_the_host() {
     let (packets, lost) = seen_outside();
     assert!(packets >= before.0 + 2, "{packets}");
     assert!(lost > before.1, "{lost}");
+}
+
+/// Kibibytes of memory that this process has.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.unwrap().trim().strip_suffix(" kB");
+    kibibytes.unwrap().parse().unwrap()
+}
+
+/// A scan of ports and addresses: each attempt is refused at once, nothing is kept of it, and what is allowed goes on meanwhile.
+#[test]
+fn a_hundred_thousand_attempts_leave_nothing_behind() {
+    if in_a_world(
+        "world::a_hundred_thousand_attempts_leave_nothing_behind",
+        SINK,
+    ) {
+        return;
+    }
+    let outside = seen_outside();
+    let mut bench = Bench::in_state(State::Fresh);
+    bench.allowed_works();
+    bench.forget_told();
+    let round = |bench: &mut Bench, number: u32| {
+        for attempt in 0..250_u32 {
+            let at = number * 250 + attempt;
+            let [_, b, c, d] = at.to_be_bytes();
+            let syn = craft::Tcp {
+                from: 1024 + u16::try_from(attempt).unwrap(),
+                to: u16::try_from(at % 65_535 + 1).unwrap(),
+                sequence: at,
+                flags: craft::SYN,
+                ..craft::Tcp::default()
+            };
+            bench.guest.send_frame(&syn.frame([93, b, c, d].into()));
+        }
+        let mut told = 0;
+        while told < 250 {
+            bench.guest.turn();
+            told += bench.told().len();
+        }
+        told
+    };
+    let mut refused: usize = (0..40).map(|number| round(&mut bench, number)).sum();
+    let before = resident();
+    refused += (40..400)
+        .map(|number| round(&mut bench, number))
+        .sum::<usize>();
+    let grown = resident().saturating_sub(before);
+    assert_eq!(refused, 100_000);
+    assert!(grown < 8 << 10, "{grown} KiB more");
+    bench.allowed_works();
+    assert_eq!(seen_outside(), outside);
+    assert_eq!(bench.forbidden_reached(), Vec::<String>::new());
 }
