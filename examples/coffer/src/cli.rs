@@ -218,7 +218,7 @@ pub(crate) struct RunOptions {
     /// the guest the server must listen at its address on the network (0.0.0.0), not only at 127.0.0.1. Gives the guest a network, which by itself allows it nothing
     #[arg(short, long, value_name = "[[ADDRESS:]PORT:]GUEST_PORT", value_parser = parse_publish)]
     pub(crate) publish: Vec<(SocketAddr, u16)>,
-    /// Reach what is outside by this proxy, http://[USER:PASSWORD@]HOST:PORT, or by none [default: what the variables HTTPS_PROXY and NO_PROXY say here, which other
+    /// Reach what is outside by this proxy, `http://[USER:PASSWORD@]HOST:PORT`, or by none [default: what the variables HTTPS_PROXY and NO_PROXY say here, which other
     /// users of this host do not see as they see a command line]
     #[arg(long, value_name = "URL|none")]
     pub(crate) upstream_proxy: Option<String>,
