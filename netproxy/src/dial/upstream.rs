@@ -25,6 +25,8 @@ use crate::policy::Host;
 /// Most bytes of the head of its answer.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
+/// Most interim answers before the one that counts.
+const MAX_INTERIM: usize = 8;
 /// How long it may take to be reached and to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Most destinations that are reached without it.
@@ -46,8 +48,8 @@ enum Direct {
     Everything,
     /// A name and those below it, on this port or on any.
     Name(String, Option<u16>),
-    /// Addresses that begin with these bits.
-    Addresses(IpAddr, u8),
+    /// Addresses that begin with these bits, on this port or on any.
+    Addresses(IpAddr, u8, Option<u16>),
 }
 
 /// Why a text is no proxy.
@@ -91,7 +93,7 @@ pub enum ProxyError {
 impl UpstreamProxy {
     /// The proxy at `url` (`http://[user:password@]host:port`), by which everything is reached but what `no_proxy` lists, separated by commas: a name for itself and
     /// those below it (with or without a dot before it), an address, a network (`192.0.2.0/24`), each with or without a port, or `*` for everything. The
-    /// addresses are for connections to addresses: names are not resolved to compare them.
+    /// addresses are for connections to addresses: names are not resolved to compare them. What is none of these is ignored, as other programs do.
     ///
     /// # Errors
     ///
@@ -191,11 +193,16 @@ impl UpstreamProxy {
         head.push_str("\r\n");
         let written = stream.write_all(head.as_bytes()).await;
         written.map_err(ProxyError::Unreachable)?;
-        match answer(stream).await? {
-            200..=299 => Ok(()),
-            407 => Err(ProxyError::Credentials),
-            status => Err(ProxyError::Refused(status)),
+        for _ in 0..=MAX_INTERIM {
+            match answer(stream).await? {
+                // There is another one to come (RFC 9110, section 15.2).
+                100..=199 => {}
+                200..=299 => return Ok(()),
+                407 => return Err(ProxyError::Credentials),
+                status => return Err(ProxyError::Refused(status)),
+            }
         }
+        Err(ProxyError::Malformed)
     }
 }
 
@@ -248,28 +255,38 @@ fn authorization(url: &Url) -> Result<Option<Zeroizing<String>>, UpstreamError> 
 }
 
 impl Direct {
-    /// What is no exception that could match is none.
+    /// What could match nothing is none.
     fn parse(entry: &str) -> Option<Self> {
         if entry == "*" {
             return Some(Self::Everything);
         }
-        if let Some((address, bits)) = entry.split_once('/') {
-            let (address, bits) = (address.parse().ok()?, bits.parse().ok()?);
-            Subnet::new(address, bits).ok()?;
-            return Some(Self::Addresses(address, bits));
+        if let Some(addresses) = Self::addresses(entry, None) {
+            return Some(addresses);
         }
-        let address = entry.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(address) = address.parse::<IpAddr>() {
-            let bits = if address.is_ipv4() { 32 } else { 128 };
-            return Some(Self::Addresses(address, bits));
-        }
-        let (name, port) = match entry.rsplit_once(':') {
-            Some((name, port)) => (name, Some(port.parse().ok()?)),
+        let (host, port) = match entry.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().ok()?)),
             None => (entry, None),
         };
-        let name = name.trim_start_matches('*').trim_start_matches('.');
+        if let Some(addresses) = Self::addresses(host, port) {
+            return Some(addresses);
+        }
+        let name = host.trim_start_matches('*').trim_start_matches('.');
         let name = HostName::parse(name).ok()?;
         Some(Self::Name(name.to_string(), port))
+    }
+
+    fn addresses(text: &str, port: Option<u16>) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse().ok()?)),
+            None => (text, None),
+        };
+        let in_brackets = address
+            .strip_prefix('[')
+            .and_then(|it| it.strip_suffix(']'));
+        let address: IpAddr = in_brackets.unwrap_or(address).parse().ok()?;
+        let all = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(all);
+        (bits <= all).then_some(Self::Addresses(address, bits, port))
     }
 
     fn is_for(&self, host: &Host, port: u16) -> bool {
@@ -280,8 +297,9 @@ impl Direct {
                 rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
                     && of.is_none_or(|of| of == port)
             }
-            (Self::Addresses(base, bits), Host::Address(address)) => {
+            (Self::Addresses(base, bits, of), Host::Address(address)) => {
                 Subnet::new(*base, *bits).is_ok_and(|subnet| subnet.contains(*address))
+                    && of.is_none_or(|of| of == port)
             }
             _ => false,
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::address::AddressRefusal;
@@ -47,9 +47,10 @@ pub struct Destination {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            0 => self.host.fmt(f),
-            port => write!(f, "{}:{port}", self.host),
+        match (&self.host, self.port) {
+            (host, 0) => host.fmt(f),
+            (Host::Address(IpAddr::V6(address)), port) => write!(f, "[{address}]:{port}"),
+            (host, port) => write!(f, "{host}:{port}"),
         }
     }
 }
@@ -198,7 +199,7 @@ pub struct Flow {
     pub destination: Destination,
     /// What is spoken.
     pub scheme: Scheme,
-    /// The address that was dialled.
+    /// The address that was dialled, unless a proxy of the host's network did that.
     pub address: Option<SocketAddr>,
     /// Why it was let through.
     pub ruling: Ruling,

@@ -122,7 +122,11 @@ impl<R: Resolver + 'static> Proxy<R> {
         reached: Reached,
         target: &Target,
     ) -> Result<(), Why> {
-        let Reached { upstream, meters } = reached;
+        let Reached {
+            upstream,
+            address,
+            meters,
+        } = reached;
         // What was allowed when it began may be denied before the guest has said what it speaks.
         let scheme = tokio::select! {
             biased;
@@ -134,7 +138,6 @@ impl<R: Resolver + 'static> Proxy<R> {
         if target.via == Via::Fetch && scheme != Scheme::Http {
             return Err(Why::Policy(Reason::Scheme));
         }
-        let address = upstream.peer_addr().ok();
         let meter = meters.into_iter().find(|(of, _)| *of == scheme);
         let meter = meter.map_or(Ok(Meter::default()), |(_, meter)| meter);
         let flow = self.flow(target, scheme, address);

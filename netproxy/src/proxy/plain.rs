@@ -96,7 +96,7 @@ impl<R: Resolver + 'static> Judge for ByPolicy<R> {
 
     async fn connect(&self) -> io::Result<Metered> {
         let dialled = self.proxy.dial(&self.target).await;
-        let stream = dialled.map_err(|why| io::Error::other(why.to_string()))?;
+        let (stream, _) = dialled.map_err(|why| io::Error::other(why.to_string()))?;
         Ok(Metered::new(stream, self.meter.clone()))
     }
 }

@@ -14,6 +14,8 @@ use crate::policy::{Engine, Host, Scheme, is_public_name};
 /// A connection to whom the guest means, and what it is counted with.
 pub(super) struct Reached {
     pub(super) upstream: TcpStream,
+    /// What was dialled, unless a proxy of the host's network did that.
+    pub(super) address: Option<SocketAddr>,
     pub(super) meters: Meters,
 }
 
@@ -34,12 +36,18 @@ impl<R: Resolver + 'static> Proxy<R> {
             () = self.until(target, is_denied) => {
                 Err(Why::Policy(self.reason(target, target.usual_scheme())))
             }
-            upstream = self.dial(target) => Ok(Reached { upstream: upstream?, meters }),
+            dialled = self.dial(target) => {
+                let (upstream, address) = dialled?;
+                Ok(Reached { upstream, address, meters })
+            }
         }
     }
 
-    /// Opens a connection, which the policy must allow at this moment.
-    pub(super) async fn dial(&self, target: &Target) -> Result<TcpStream, Why> {
+    /// Opens a connection, which the policy must allow at this moment; the second is the address, unless a proxy of the host's network dialled it.
+    pub(super) async fn dial(
+        &self,
+        target: &Target,
+    ) -> Result<(TcpStream, Option<SocketAddr>), Why> {
         let decided = self.rules(target);
         // A service that is none any more would be looked for under its name.
         if decided.schemes(&target.host, target.port).is_empty() {
@@ -50,18 +58,18 @@ impl<R: Resolver + 'static> Proxy<R> {
             decision.service.filter(|_| decision.verdict.permits())
         });
         if let Some(address) = service {
-            return connect(address).await;
+            return dialled(connect(address).await?);
         }
         let own = (self.own)().map_err(Why::OwnAddresses)?;
         let upstream = self.upstream.as_ref();
         if let Some(upstream) = upstream.filter(|it| !it.is_direct(&target.host, target.port)) {
-            return self.dial_by(upstream, target, &own).await;
+            return Ok((self.dial_by(upstream, target, &own).await?, None));
         }
         match &target.host {
-            Host::Name(name) => Ok(dial::dial(name, target.port, &self.resolver, &own).await?),
+            Host::Name(name) => dialled(dial::dial(name, target.port, &self.resolver, &own).await?),
             Host::Address(address) => {
                 own.check(*address).map_err(Why::Address)?;
-                connect(SocketAddr::new(*address, target.port)).await
+                dialled(connect(SocketAddr::new(*address, target.port)).await?)
             }
         }
     }
@@ -83,6 +91,11 @@ impl<R: Resolver + 'static> Proxy<R> {
         let stream = upstream.connect(&target.host, target.port, &self.resolver);
         Ok(stream.await.map_err(DialError::Proxy)?)
     }
+}
+
+fn dialled(stream: TcpStream) -> Result<(TcpStream, Option<SocketAddr>), Why> {
+    let address = stream.peer_addr().ok();
+    Ok((stream, address))
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, Why> {

@@ -38,7 +38,15 @@ impl Observer for Lines {
     fn opened(&self, flow: &Flow) {
         let rule = flow.ruling.rule.as_ref().unwrap();
         let (number, to, from) = (flow.number, &flow.destination, &rule.place);
-        drop(self.0.send(format!("{number}: {to} opened by {from}")));
+        // By a proxy nobody here knows the address.
+        let unknown = match flow.address {
+            Some(_) => "",
+            None => " somewhere",
+        };
+        drop(
+            self.0
+                .send(format!("{number}: {to} opened by {from}{unknown}")),
+        );
     }
 
     fn requested(&self, flow: &Flow, (method, target): (&str, &str), _: &Decision<'_>) {

@@ -103,6 +103,44 @@ fn exceptions() {
             true,
         ),
         ("192.0.2.0/24", name("a.example"), 80, false),
+        (
+            "192.0.2.1:80",
+            Host::Address([192, 0, 2, 1].into()),
+            80,
+            true,
+        ),
+        (
+            "192.0.2.1:80",
+            Host::Address([192, 0, 2, 1].into()),
+            443,
+            false,
+        ),
+        (
+            "192.0.2.0/24:80",
+            Host::Address([192, 0, 2, 9].into()),
+            80,
+            true,
+        ),
+        (
+            "192.0.2.0/24:80",
+            Host::Address([192, 0, 2, 9].into()),
+            443,
+            false,
+        ),
+        ("[::1]:80", Host::Address("::1".parse().unwrap()), 80, true),
+        (
+            "[::1]:80",
+            Host::Address("::1".parse().unwrap()),
+            443,
+            false,
+        ),
+        ("::1", Host::Address("::1".parse().unwrap()), 443, true),
+        (
+            "fe80::/10",
+            Host::Address("fe80::9".parse().unwrap()),
+            443,
+            true,
+        ),
     ] {
         assert_eq!(
             proxy(no_proxy).is_direct(&host, port),
@@ -174,7 +212,7 @@ fn name() -> Host {
 
 #[test]
 fn what_follows_its_answer_is_the_connections() {
-    let answer = b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nSSH-2.0-x\r\n".to_vec();
+    let answer = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nSSH-2.0-x\r\n".to_vec();
     for size in [answer.len(), 1, 7, answer.len() - 3] {
         let pieces = answer.chunks(size).map(<[u8]>::to_vec).collect();
         let (got, asked) = ask("", &name(), pieces);
@@ -206,8 +244,8 @@ fn what_is_no_connection_is_told() {
         ),
         (vec![b"HTTP/1.1 502 No\r\n\r\n".to_vec()], "status 502"),
         (
-            vec![b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()],
-            "status 100",
+            vec![b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(); MAX_INTERIM + 1],
+            "no HTTP",
         ),
         (
             vec![b"HTTP/1.1 301 There\r\nLocation: http://b.example/\r\n\r\n".to_vec()],

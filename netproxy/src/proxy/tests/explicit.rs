@@ -110,7 +110,11 @@ fn what_is_denied_is_told_and_nothing_is_dialled() {
             403,
             &format!("127.0.0.1:{port}: no rule allows this host"),
         ),
-        (connect("[::1]:80"), 403, "::1:80: no rule allows this host"),
+        (
+            connect("[::1]:80"),
+            403,
+            "[::1]:80: no rule allows this host",
+        ),
         (
             connect("100.64.0.1:3128"),
             403,
