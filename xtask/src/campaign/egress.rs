@@ -37,10 +37,10 @@ const CHECKS: &[&str] = &[
     "websocket",
     "server-sent events",
     "parallel connections",
-    "flood",
     "attacks, policy reloaded",
     "attacks, sandbox restarted",
     "allowed flows, sandbox restarted",
+    "flood",
 ];
 
 /// What the issue asks for and this does not do, each with the reason.

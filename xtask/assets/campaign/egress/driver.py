@@ -10,10 +10,10 @@ import sys
 import time
 
 import guest
-from world import DOMAIN, NAME_SERVER, ORIGINS, World
+from world import DOMAIN, LOCAL, NAME_SERVER, ORIGINS, World
 
 # Scaled for a host that is emulated: the issue asks for 10^4 answers, 10^5 attempts, 500 connections and 1 GiB.
-ROUNDS, ATTEMPTS, CONNECTIONS, MEBIBYTES = 20, 10_000, 100, 8
+ROUNDS, ATTEMPTS, CONNECTIONS, MEBIBYTES = 20, 5_000, 100, 8
 EGRESS_LIMIT_KIB = 64 * 1024
 
 POLICY = f"""
@@ -137,6 +137,7 @@ def sinks_count(site):
         if not any(not is_allowed(key) for key in noticed):
             unnoticed.append(name)
     host.end()
+    expect(site.world.seen()[LOCAL] > 0, "connections to the host itself are not noticed")
     expect(not unnoticed, f"no sink notices {unnoticed}")
     return f"{len(guest.ATTACKS)} techniques without a sandbox, each noticed, {came_up} came up"
 
@@ -184,19 +185,17 @@ def rebinding(site, sandbox):
 
 
 def egress_kib(sandbox):
-    """The most memory that one of the workers without a guest has had."""
-    found = {}
+    """The most memory that the egress worker has had."""
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            status = (folder / "status").read_text()
+            command, status = (folder / "cmdline").read_bytes(), (folder / "status").read_text()
         except OSError:
             continue
-        parent = next((line.split()[1] for line in status.splitlines() if line.startswith("PPid")), "")
-        peak = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")), None)
-        if parent == str(sandbox.process.pid) and peak:
-            found[folder.name] = (int(peak), command)
-    return found
+        lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        is_ours = lines["PPid"].strip() == str(sandbox.process.pid)
+        if is_ours and command.startswith(b"cofferdam-egress\0"):
+            return int(lines["VmHWM"].split()[0])
+    raise AssertionError("there is no egress worker")
 
 
 def flood(site, sandbox):
@@ -206,12 +205,10 @@ def flood(site, sandbox):
     took = time.monotonic() - begin
     nothing_else(site, seen)
     after = egress_kib(sandbox)
-    # The vmm worker maps the guest's memory; the other one is the egress worker.
-    egress = min(after, key=lambda process: after[process][0])
-    expect(egress in before and after[egress][0] < EGRESS_LIMIT_KIB, f"{before} {after}")
+    expect(after < EGRESS_LIMIT_KIB, f"{before} -> {after} KiB")
     still = sandbox.do("allowed")
     expect(said["attempts"] >= ATTEMPTS * 9 // 10 and all(still.values()), f"{said} {still}")
-    return f"{said['attempts']} attempts in {took:.0f} s, peak of the egress worker {before[egress][0]} -> {after[egress][0]} KiB, the network works"
+    return f"{said['attempts']} attempts in {took:.0f} s, peak of the egress worker {before} -> {after} KiB, the network works"
 
 
 def parallel(site, sandbox):
@@ -280,7 +277,6 @@ def main():
     site.check("websocket", lambda: websocket(site, sandbox))
     site.check("server-sent events", lambda: events(site, sandbox))
     site.check("parallel connections", lambda: parallel(site, sandbox))
-    site.check("flood", lambda: flood(site, sandbox))
 
     def reloaded():
         reload(site, sandbox)
@@ -291,6 +287,8 @@ def main():
     again = site.sandbox()
     site.check("attacks, sandbox restarted", lambda: attacks(site, again))
     site.check("allowed flows, sandbox restarted", lambda: allowed(site, again))
+    # Last: an emulated host has stood still in it.
+    site.check("flood", lambda: flood(site, again))
     again.end()
     sys.exit(1 if site.failed else 0)
 

@@ -9,4 +9,4 @@ trap 'rm -rf "$place"' EXIT
 cp "$1" "$place/coffer"
 cp "$2" "$place/kernel"
 cp "$3" "$place/initrd"
-unshare --net --mount /usr/bin/python3 "$assets/driver.py" "$place" "$4"
+unshare --net --mount /usr/bin/python3 -B "$assets/driver.py" "$place" "$4"

@@ -29,6 +29,8 @@ FLIPS = ["10.6.6.6", "169.254.169.254", "127.0.0.1", HOST, GATEWAY, "192.168.1.1
 # Neighbours, routers and group memberships: what any interface with an IPv6 address says by itself.
 HOUSEKEEPING6 = {133, 134, 135, 136, 143}
 LISTENS = [80, 443]
+# How connections to the host itself are counted.
+LOCAL = f"packet tcp {HOST} 80"
 
 
 def ip(*words):
@@ -310,6 +312,17 @@ class World:
         ip("addr", "add", f"{HOST6}/64", "dev", "up0", "nodad")
         ip("route", "add", "default", "via", GATEWAY)
         ip("-6", "route", "add", "default", "via", GATEWAY6)
+        # What is dialled on the host itself does not pass the cable.
+        self.local = 0
+        threading.Thread(target=self.serve_locally, daemon=True).start()
+
+    def serve_locally(self):
+        with socket.create_server(("", 80)) as server:
+            while True:
+                stream, _ = server.accept()
+                self.local += 1
+                stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\norigin\n")
+                stream.close()
 
     def wait(self):
         line = self.lines.readline()
@@ -334,6 +347,7 @@ class World:
             self.lost += said["lost"]
             if mark in said["counts"]:
                 marks = f"packet udp {GATEWAY} 2"
-                return {key: count for key, count in said["counts"].items() if not key.startswith(marks)}
+                counts = {key: count for key, count in said["counts"].items() if not key.startswith(marks)}
+                return counts | {LOCAL: self.local}
             time.sleep(0.02)
         raise RuntimeError("the sink does not count")
