@@ -1,6 +1,7 @@
 //! `cargo xtask campaign NAME`: what takes too long for `ci`. Prints a table and writes it to `target/campaign/NAME.json`; it fails if
 //! a check fails.
 
+mod egress;
 mod pjdfstest;
 mod share;
 mod share_guest;
@@ -19,6 +20,8 @@ pub(crate) enum Campaign {
     Share,
     /// Public suites on the workspace of a guest: pjdfstest, fsx, git
     ShareGuest,
+    /// The guest's network in a world without a way out: attacks, real programs, and sinks that count.
+    Egress,
 }
 
 /// How long it runs.
@@ -96,6 +99,10 @@ pub(crate) fn run(campaign: Campaign, lengths: &Lengths) -> Result<()> {
         Campaign::ShareGuest => {
             share_guest::run(&mut checks)?;
             "share-guest"
+        }
+        Campaign::Egress => {
+            egress::run(&mut checks)?;
+            "egress"
         }
     };
     let folder = host::target().join("campaign");
