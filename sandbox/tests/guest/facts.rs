@@ -66,6 +66,12 @@ async fn kernel_and_name(fixture: &Fixture) -> Result<()> {
     let guest = fixture.shared().await?;
     assert_eq!(guest.answer("uname -r").await?, guest.sandbox.kernel());
     assert_eq!(guest.answer("uname -n").await?, "cofferdam");
+    let known = guest.answer("getent hosts $(uname -n)").await?;
+    assert_eq!(
+        known.split_whitespace().next(),
+        Some("127.0.1.1"),
+        "{known}"
+    );
     Ok(())
 }
 

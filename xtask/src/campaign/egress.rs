@@ -43,7 +43,7 @@ const CHECKS: &[&str] = &[
     "flood",
 ];
 
-/// What the issue asks for and this does not do, each with the reason.
+/// What the network is to be tried with and is not yet, each with the reason.
 const NOT_RUN: &[(&str, &str)] = &[
     (
         "apt, pip, npm, cargo",

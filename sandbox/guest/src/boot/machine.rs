@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use super::mounts::CGROUPS;
-use super::{network, shares};
+use super::{names, network, shares};
 use crate::protocol::{BootFacts, Configure, ConfigureFailure, ConfigureStep};
 use crate::serve::Machine;
 
@@ -25,6 +25,7 @@ impl Machine for Guest {
         if !wanted.hostname.is_empty() {
             rustix::system::sethostname(wanted.hostname.as_bytes())
                 .map_err(|errno| failure(ConfigureStep::Hostname, errno))?;
+            names::know(&wanted.hostname);
         }
         self.share_devices = shares::mount_all(&wanted.mounts)
             .map_err(|(which, errno)| failure(ConfigureStep::Mount(which), errno))?;

@@ -14,6 +14,7 @@ mod entropy;
 mod machine;
 mod modules;
 mod mounts;
+mod names;
 mod network;
 mod root;
 mod shares;
