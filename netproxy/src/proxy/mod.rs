@@ -144,7 +144,9 @@ impl<R: Resolver + 'static> Proxy<R> {
         let audited = flow.ruling.audited;
         let running = Running::new(self, flow, meter.map_err(Why::Quota)?);
         if scheme == Scheme::Http {
-            return plain::serve(Rc::clone(self), guest, upstream, target, &running).await;
+            // Not to make the tasks of all other connections larger.
+            let served = plain::serve(Rc::clone(self), guest, upstream, target, &running);
+            return Box::pin(served).await;
         }
         if let Some(reason) = audited {
             let denial = self.denial(target, Some(scheme), None, Why::Policy(reason));

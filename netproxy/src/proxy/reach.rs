@@ -24,7 +24,8 @@ impl<R: Resolver + 'static> Proxy<R> {
     pub(super) async fn reach(&self, target: &Target) -> Result<Reached, Why> {
         let is_denied = |engine: &Engine| engine.schemes(&target.host, target.port).is_empty();
         if is_denied(&self.rules(target)) {
-            self.consent(target).await?;
+            // Rare, and not to make every connection's task larger.
+            Box::pin(self.consent(target)).await?;
         }
         let schemes = self.rules(target).schemes(&target.host, target.port);
         if target.via == Via::Fetch && !schemes.contains(Scheme::Http) {
@@ -63,7 +64,8 @@ impl<R: Resolver + 'static> Proxy<R> {
         let own = (self.own)().map_err(Why::OwnAddresses)?;
         let upstream = self.upstream.as_ref();
         if let Some(upstream) = upstream.filter(|it| !it.is_direct(&target.host, target.port)) {
-            return Ok((self.dial_by(upstream, target, &own).await?, None));
+            let dialled = Box::pin(self.dial_by(upstream, target, &own));
+            return Ok((dialled.await?, None));
         }
         match &target.host {
             Host::Name(name) => dialled(dial::dial(name, target.port, &self.resolver, &own).await?),
