@@ -80,7 +80,8 @@ struct Inner {
     /// Records for the guest.
     out: Vec<u8>,
     connections: HashMap<Key, Slot>,
-    opening: usize,
+    /// Held by each stream that is not accepted yet, whatever has become of its connection: somebody works for it.
+    opening: Rc<()>,
     /// Held by each of the wide connections.
     wide: Rc<()>,
     next_id: u64,
@@ -90,7 +91,6 @@ struct Inner {
 struct Slot {
     id: u64,
     connection: Connection,
-    is_opening: bool,
     _wide: Option<Rc<()>>,
     /// Since when nobody holds its stream any more.
     orphaned: Option<Instant>,
@@ -103,7 +103,7 @@ impl Stack {
             offloads: Offloads::default(),
             out: Vec::new(),
             connections: HashMap::new(),
-            opening: 0,
+            opening: Rc::default(),
             wide: Rc::default(),
             next_id: 0,
             schedule: Schedule::default(),
@@ -125,7 +125,6 @@ impl Stack {
         inner.offloads = offloads;
         // Their holders learn it when they ask next.
         let connections = std::mem::take(&mut inner.connections);
-        inner.opening = 0;
         inner.schedule = Schedule::default();
         // What waits for the guest stays: a record that is sent in part must be sent whole, and the new driver does not know what the others are about.
         drop(inner);
@@ -195,11 +194,13 @@ impl Stack {
             tcp::refuse(segment, now, &mut outbox);
             return None;
         }
-        if inner.opening >= MAX_OPENING {
+        if Rc::strong_count(&inner.opening) > MAX_OPENING {
             return None;
         }
         let id = inner.open(segment, now);
-        Some(Request::Connection(GuestStream::new(self.clone(), key, id)))
+        let opening = Some(Rc::clone(&inner.opening));
+        let guest = GuestStream::new(self.clone(), key, id, opening);
+        Some(Request::Connection(guest))
     }
 
     /// Begins a connection from the gateway to a port of the guest's. `None`: there are as many connections as there may be.
@@ -207,7 +208,7 @@ impl Stack {
         let mut inner = self.inner.borrow_mut();
         let (key, id) = inner.connect(port, now)?;
         self.make_due(&mut inner, key);
-        Some(GuestStream::new(self.clone(), key, id))
+        Some(GuestStream::new(self.clone(), key, id, None))
     }
 
     /// Sends a DNS answer to one of the guest's ports.
@@ -266,8 +267,7 @@ impl Stack {
 
 impl Inner {
     fn open(&mut self, segment: &Segment<'_>, now: Instant) -> u64 {
-        self.opening += 1;
-        self.add(Key::of(segment), true, |room, offloads, outbox| {
+        self.add(Key::of(segment), |room, offloads, outbox| {
             let mut connection = Connection::open(segment.to, offloads, room, seed(), now, outbox);
             connection.receive(segment, offloads, now, outbox);
             connection
@@ -288,7 +288,7 @@ impl Inner {
         });
         let mut free = key.filter(|key| !self.connections.contains_key(key));
         let key = free.next()?;
-        let id = self.add(key, false, |room, offloads, outbox| {
+        let id = self.add(key, |room, offloads, outbox| {
             Connection::connect(key.to, port, offloads, room, seed(), now, outbox)
         });
         Some((key, id))
@@ -297,7 +297,6 @@ impl Inner {
     fn add(
         &mut self,
         key: Key,
-        is_opening: bool,
         make: impl FnOnce(usize, Offloads, &mut Outbox<'_>) -> Connection,
     ) -> u64 {
         let id = self.next_id;
@@ -311,7 +310,6 @@ impl Inner {
         let slot = Slot {
             id,
             connection: make(room, self.offloads, &mut outbox),
-            is_opening,
             _wide: is_wide.then(|| Rc::clone(&self.wide)),
             orphaned: None,
         };
@@ -376,13 +374,7 @@ impl Inner {
 
     fn remove(&mut self, key: Key) {
         self.schedule.forget(key);
-        if self
-            .connections
-            .remove(&key)
-            .is_some_and(|slot| slot.is_opening)
-        {
-            self.opening -= 1;
-        }
+        self.connections.remove(&key);
     }
 }
 

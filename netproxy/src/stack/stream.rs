@@ -1,28 +1,36 @@
 //! A connection of the guest's as its other side holds it.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddrV4;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use smoltcp::socket::tcp::RecvError;
 use smoltcp::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Inner, Key, Slot, Stack};
+use super::{Key, Slot, Stack};
 
 /// A connection that the guest opened, or that was opened to it. To drop it before both sides are closed breaks it: the guest gets a reset.
 pub struct GuestStream {
     stack: Stack,
     key: Key,
     id: u64,
+    opening: RefCell<Option<Rc<()>>>,
 }
 
 impl GuestStream {
-    pub(super) const fn new(stack: Stack, key: Key, id: u64) -> Self {
-        Self { stack, key, id }
+    pub(super) const fn new(stack: Stack, key: Key, id: u64, opening: Option<Rc<()>>) -> Self {
+        Self {
+            stack,
+            key,
+            id,
+            opening: RefCell::new(opening),
+        }
     }
 
     /// Resolves when the guest has taken a connection that was opened to it.
@@ -65,7 +73,7 @@ impl GuestStream {
         self.change(|slot| {
             slot.connection.accept();
         });
-        self.end_opening();
+        self.opening.take();
     }
 
     /// Tells the guest that nothing more comes from this side.
@@ -175,22 +183,10 @@ impl GuestStream {
             self.stack.make_due(&mut inner, self.key);
         }
     }
-
-    fn end_opening(&self) {
-        let mut inner = self.stack.inner.borrow_mut();
-        let was_opening = |inner: &mut Inner| {
-            let slot = inner.slot(self.key, self.id)?;
-            Some(std::mem::take(&mut slot.is_opening))
-        };
-        if was_opening(&mut inner) == Some(true) {
-            inner.opening -= 1;
-        }
-    }
 }
 
 impl Drop for GuestStream {
     fn drop(&mut self) {
-        self.end_opening();
         self.change(|slot| {
             slot.orphaned = Some(Instant::now());
             if !slot.connection.is_closing() {

@@ -60,3 +60,32 @@ fn a_repeated_syn_of_a_connection_that_is_not_accepted_yet_waits() {
     stack.send_due(now);
     assert_ne!(stack.waiting(), 0);
 }
+
+/// What works for an attempt goes on when the guest has given it up: a reset, or another driver, makes no room for more.
+#[test]
+fn attempts_that_are_given_up_count_as_long_as_somebody_works_for_them() {
+    let mut reset = syn();
+    // RST without ACK, behind the SYN.
+    reset[14 + 20 + 13] = 4;
+    reset[14 + 20 + 7] = 10;
+    for restarts in [false, true] {
+        let stack = Stack::new(Network::default());
+        let now = Instant::now();
+        let mut held = Vec::new();
+        for _ in 0..4 * MAX_OPENING {
+            if let Ok(Some(Request::Connection(guest))) = stack.receive(&syn(), now) {
+                held.push(guest);
+            }
+            match restarts {
+                true => stack.start(Offloads::default()),
+                false => drop(stack.receive(&reset, now)),
+            }
+        }
+        assert_eq!(held.len(), MAX_OPENING, "{restarts}");
+        held.truncate(1);
+        assert!(matches!(
+            stack.receive(&syn(), now),
+            Ok(Some(Request::Connection(_)))
+        ));
+    }
+}
