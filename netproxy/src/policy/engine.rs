@@ -164,6 +164,20 @@ impl Engine {
         rules.filter(|(_, rule)| rule.quota != Quota::default())
     }
 
+    /// Whether the repository's policy leaves this out, whatever the user's says of it.
+    pub(crate) fn is_left_out(&self, host: &Host, port: u16, scheme: Scheme) -> bool {
+        let question = Question {
+            port,
+            scheme,
+            request: None,
+        };
+        let mut narrow = Side::default();
+        for group in self.index.groups(host) {
+            narrow.look(&group.narrow, &question);
+        }
+        self.narrows && narrow.found.is_none()
+    }
+
     pub(crate) fn is_service(&self, host: &Host) -> bool {
         self.index.groups(host).any(Group::is_service)
     }

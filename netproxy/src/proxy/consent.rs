@@ -56,12 +56,15 @@ pub trait Prompt {
     fn ask(&self, question: Question) -> Asking;
 }
 
+/// Whom a question is about, and the rule that it shows.
+type Subject = (Destination, String);
+
 /// What was asked and said.
 #[derive(Default)]
 pub(super) struct Consents {
     prompt: RefCell<Option<Rc<dyn Prompt>>>,
-    asking: RefCell<HashMap<Destination, watch::Receiver<Option<Consent>>>>,
-    refused: RefCell<HashSet<Destination>>,
+    asking: RefCell<HashMap<Subject, watch::Receiver<Option<Consent>>>>,
+    refused: RefCell<HashSet<Subject>>,
     granted: RefCell<Vec<Rule>>,
 }
 
@@ -88,11 +91,12 @@ impl Consents {
 
     /// Asks, unless that is known or being asked already.
     async fn ask(&self, prompt: Rc<dyn Prompt>, question: Question) -> Consent {
-        let destination = question.destination.clone();
-        if self.refused.borrow().contains(&destination) {
+        // Also of what: another scheme is another rule than the one that is shown.
+        let subject = (question.destination.clone(), question.rule.to_string());
+        if self.refused.borrow().contains(&subject) {
             return Consent::No;
         }
-        let asking = self.asking.borrow().get(&destination).cloned();
+        let asking = self.asking.borrow().get(&subject).cloned();
         if let Some(mut answer) = asking {
             let answer = answer.wait_for(Option::is_some).await;
             // Who asked has gone without an answer.
@@ -102,14 +106,14 @@ impl Consents {
             return Consent::No;
         }
         let (tell, told) = watch::channel(None);
-        self.asking.borrow_mut().insert(destination.clone(), told);
-        let _asked = Asked(self, &destination);
+        self.asking.borrow_mut().insert(subject.clone(), told);
+        let _asked = Asked(self, &subject);
         let Ok(consent) = timeout(PATIENCE, prompt.ask(question)).await else {
             return Consent::No;
         };
         let mut refused = self.refused.borrow_mut();
         if consent == Consent::No && refused.len() < MAX_REFUSED {
-            refused.insert(destination.clone());
+            refused.insert(subject.clone());
         }
         tell.send_replace(Some(consent));
         consent
@@ -117,7 +121,7 @@ impl Consents {
 }
 
 /// A question that waits for its answer.
-struct Asked<'c>(&'c Consents, &'c Destination);
+struct Asked<'c>(&'c Consents, &'c Subject);
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
@@ -139,6 +143,7 @@ impl<R: Resolver + 'static> Proxy<R> {
         let host = Host::from(name.clone());
         let verdict = engine.connection(&host, 443, Scheme::Https).verdict;
         matches!(verdict, Verdict::Deny(reason) if self.consents.is_asked(reason))
+            && !engine.is_left_out(&host, 443, Scheme::Https)
             && engine.suggestion(&host, 443, Scheme::Https, None).is_some()
     }
 
@@ -156,7 +161,9 @@ impl<R: Resolver + 'static> Proxy<R> {
             return denied;
         };
         let engine = self.engine();
-        let Some(rule) = engine.suggestion(&target.host, target.port, scheme, None) else {
+        let (host, port) = (&target.host, target.port);
+        let rule = engine.suggestion(host, port, scheme, None);
+        let Some(rule) = rule.filter(|_| !engine.is_left_out(host, port, scheme)) else {
             return denied;
         };
         let question = Question {

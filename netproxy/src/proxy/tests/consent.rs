@@ -158,9 +158,8 @@ fn only_what_a_rule_of_the_user_could_allow_is_asked_about() {
     let mut asked = Asked::new(user, repository);
     assert_eq!(asked.bench.guest.resolve("a.example"), None);
     // The user's rule would not be enough.
-    asked.answer(Consent::Once);
-    let told = asked.attempt("c.example", 443);
-    assert!(!is_dialled(&told), "{told}");
+    assert_eq!(asked.bench.guest.resolve("c.example"), None);
+    assert!(asked.asked.try_recv().is_err());
 }
 
 #[test]
@@ -196,4 +195,33 @@ fn no_more_questions_wait_than_the_cap_and_a_rule_answers_them() {
     asked.bench.policies.send(rules).unwrap();
     assert!(!asked.bench.guest.is_connected(connections[0]));
     assert!(is_dialled(&asked.bench.told()));
+}
+
+#[test]
+fn another_scheme_is_another_question() {
+    let mut asked = Asked::new("", "");
+    let itself = asked.bench.connect("a.example", 8080);
+    assert!(
+        asked
+            .asked()
+            .ends_with("allow = [{ host = \"a.example\", ports = [8080] }]")
+    );
+    let gateway = asked.bench.guest.network().gateway;
+    let to = SocketAddrV4::new(gateway, PROXY_PORT);
+    let fetch = asked.bench.guest.connect(to);
+    let head = b"GET http://a.example:8080/ HTTP/1.1\r\nHost: a.example:8080\r\n\r\n";
+    assert!(asked.bench.guest.send(fetch, head));
+    let rule = "allow = [{ host = \"a.example\", scheme = \"http\", ports = [8080] }]";
+    assert!(asked.asked().ends_with(rule));
+    asked.answer(Consent::Once);
+    asked.answer(Consent::No);
+    assert!(!asked.bench.guest.is_connected(itself));
+    let (answer, _) = asked.bench.guest.receive_all(fetch);
+    let both = [asked.bench.told(), asked.bench.told()];
+    assert_eq!(
+        both.iter().filter(|told| is_dialled(told)).count(),
+        1,
+        "{both:?}"
+    );
+    assert!(!answer.is_empty());
 }

@@ -12,7 +12,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-/// What ends a worker: other programs, other processes' memory, other namespaces, and what has had more holes in kernels than uses here.
+/// What ends a worker: other programs, other processes' memory, signals to them, other namespaces, and what has had more holes in kernels than uses here.
 const FATAL: &[c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -21,6 +21,9 @@ const FATAL: &[c_long] = &[
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
+    libc::SYS_kill,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_process_madvise,
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -29,6 +32,11 @@ const FATAL: &[c_long] = &[
     libc::SYS_fsopen,
     libc::SYS_move_mount,
     libc::SYS_open_tree,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_unshare,
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_io_uring_setup,
@@ -38,7 +46,9 @@ const FATAL: &[c_long] = &[
     libc::SYS_request_key,
     libc::SYS_init_module,
     libc::SYS_finit_module,
+    libc::SYS_delete_module,
     libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
     libc::SYS_reboot,
     libc::SYS_swapon,
     libc::SYS_acct,
@@ -68,7 +78,6 @@ const EGRESS: &[c_long] = &[
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
     libc::SYS_close,
-    libc::SYS_fcntl,
     libc::SYS_dup3,
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
@@ -95,7 +104,6 @@ const EGRESS: &[c_long] = &[
     libc::SYS_membarrier,
     libc::SYS_getpid,
     libc::SYS_gettid,
-    libc::SYS_tgkill,
     libc::SYS_clock_gettime,
     libc::SYS_clock_getres,
     libc::SYS_clock_nanosleep,
@@ -164,6 +172,14 @@ fn conditional() -> io::Result<BTreeMap<c_long, Vec<SeccompRule>>> {
         Ok(vec![when(2, SeccompCmpOp::MaskedEq(execute), 0)?])
     };
     let thread = u64::from(number(libc::CLONE_THREAD));
+    let commands = [
+        libc::F_GETFD,
+        libc::F_SETFD,
+        libc::F_GETFL,
+        libc::F_SETFL,
+        libc::F_DUPFD_CLOEXEC,
+    ];
+    let commands = commands.map(|command| when(1, SeccompCmpOp::Eq, number(command).into()));
     let rules = [
         (
             libc::SYS_socket,
@@ -183,6 +199,16 @@ fn conditional() -> io::Result<BTreeMap<c_long, Vec<SeccompRule>>> {
         (
             libc::SYS_ioctl,
             vec![when(1, SeccompCmpOp::Eq, libc::FIONBIO)?],
+        ),
+        // To itself: it ends so when it cannot go on.
+        (
+            libc::SYS_tgkill,
+            vec![when(0, SeccompCmpOp::Eq, std::process::id().into())?],
+        ),
+        // Not those by which others get signals.
+        (
+            libc::SYS_fcntl,
+            commands.into_iter().collect::<io::Result<_>>()?,
         ),
         (
             libc::SYS_prctl,
@@ -274,8 +300,14 @@ mod tests {
                 kind(UnixStream::connect("/dev/log").map(drop)),
                 kind(Command::new("true").status().map(drop)),
                 kind(rustix::process::getsid(None).map(drop).map_err(Into::into)),
+                kind(
+                    rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 0)
+                        .map(drop)
+                        .map_err(Into::into),
+                ),
             ]
         });
-        assert_eq!(refusals, [Err(ErrorKind::PermissionDenied); 4]);
+        let refused = Err(ErrorKind::PermissionDenied);
+        assert_eq!(refusals, [refused, refused, refused, refused, Ok(())]);
     }
 }
