@@ -264,7 +264,7 @@ impl Sandbox {
     }
 
     /// Has the guest's network decide by `policy` from now on: what is new at once, and what it does not allow ends. Returns when that is so. Its audit log
-    /// stays the one that it was started with. Cancel-safe: what was asked for is done.
+    /// stays the one that it was started with. While the network has ended, the policy is the one by which it starts again. Cancel-safe: what was asked for is done.
     ///
     /// # Errors
     /// It is no policy, or there is no network; the policy before holds.

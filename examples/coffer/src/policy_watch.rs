@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use sandbox::{NetworkPolicy, Sandbox};
+use sandbox::{Error, NetworkPolicy, Sandbox};
 use tokio::sync::Notify;
 
 use crate::network::{self, Sources, logged};
@@ -14,6 +14,8 @@ use crate::print::say;
 
 /// Editors change a file in several steps.
 const SETTLE: Duration = Duration::from_millis(10);
+/// How long it is waited before a policy that the network did not take is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Has the sandbox decide by what the files say, whenever that is something else than `known`, by which it does. What is no policy is told, and the one before holds.
 pub(crate) async fn follow(
@@ -52,7 +54,16 @@ pub(crate) async fn follow(
                 say("coffer: another policy decides now");
                 network::say_mode(&policy);
             }
-            Err(error) => say(&format!("coffer: the policy stays as it was: {error}")),
+            Err(Error::Config(problem)) => {
+                say(&format!("coffer: the policy stays as it was: {problem}"));
+            }
+            // The network may have ended in that moment: it is not to start again by the one before.
+            Err(error) => {
+                say(&format!("coffer: the policy is tried again: {error}"));
+                tokio::time::sleep(RETRY).await;
+                changed.notify_one();
+                continue;
+            }
         }
         known = policy;
     }

@@ -271,7 +271,13 @@ impl Follower {
             };
             let spawned = match wish {
                 Wish::Restart => self.start.spawn(),
-                Wish::Policy(_) | Wish::Publish(_) | Wish::Ask(_) | Wish::Answer(..) => Err(gone()),
+                // Nothing is allowed now; what is from then on, the next worker decides by this, and never by the one before.
+                Wish::Policy(layers) => {
+                    self.start.policy = layers;
+                    drop(waiting.send(Ok(())));
+                    continue;
+                }
+                Wish::Publish(_) | Wish::Ask(_) | Wish::Answer(..) => Err(gone()),
             };
             match spawned {
                 Ok(worker) => {
