@@ -37,7 +37,7 @@ pub(crate) enum Report {
     Question(u64, Denied),
     /// A line for the audit log of the network.
     Audit(Box<Record>),
-    /// The oldest order that was not answered yet was carried out, or why not.
+    /// The order was carried out, or why not. There is one at a time.
     Done(Result<(), String>),
     /// The machine was not started.
     NotStarted(StartFailure),
@@ -45,7 +45,7 @@ pub(crate) enum Report {
     Ended(MachineEnd),
 }
 
-/// What the host program tells an egress worker after its plan. Each is answered, in their order.
+/// What the host program tells an egress worker after its plan.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// From now on these layers of a policy decide. Before the first of them nothing is served.
@@ -54,8 +54,15 @@ pub(crate) enum Order {
     Publish(u16),
     /// Questions are asked about what no rule allows.
     Ask,
-    /// The answer to a question.
-    Consent(u64, Consent),
+    /// The answer to a question, if anybody gives one.
+    Consent(u64, Option<Consent>),
+}
+
+impl Order {
+    /// Whether a [`Report::Done`] says that it was carried out. The host program waits for that before it gives another one.
+    pub(crate) const fn is_answered(&self) -> bool {
+        !matches!(self, Self::Consent(..))
+    }
 }
 
 /// Why a worker did not start the machine.

@@ -184,7 +184,7 @@ pub mod policy {
     pub use netproxy::{HostName, NameError};
 }
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub use question::Question;
+pub use question::{Question, TooLate};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use sandbox::Sandbox;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -23,7 +23,7 @@ pub const MAX_QUESTIONS: usize = 32;
 /// Most destinations of which it is remembered that the answer was no.
 const MAX_REFUSED: usize = 1024;
 /// How long a person may take. Guests give up after about as long.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a person says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub enum Consent {
     No,
     /// Yes, for the connections that wait.
     Once,
-    /// Yes, by the rule from now on.
+    /// Yes, by the rule from now on, also when no connection waits any more.
     Always,
 }
 
@@ -47,8 +47,8 @@ pub struct Question {
     pub rule: Rule,
 }
 
-/// An answer that is to come.
-pub type Asking = Pin<Box<dyn Future<Output = Consent>>>;
+/// An answer that is to come. Without one nobody was there to give it: the connection is denied, and the next one asks again.
+pub type Asking = Pin<Box<dyn Future<Output = Option<Consent>>>>;
 
 /// Knows a person to ask.
 pub trait Prompt {
@@ -59,11 +59,23 @@ pub trait Prompt {
 /// Whom a question is about, and the rule that it shows.
 type Subject = (Destination, String);
 
+/// What comes of a question.
+#[derive(Clone)]
+enum Outcome {
+    Denied,
+    /// For whoever waits; one for all of them, since it holds a policy of its own.
+    Once(Rc<OneTime>),
+    Always,
+}
+
+/// What a question comes to, as soon as that is known.
+type Settling = watch::Receiver<Option<Outcome>>;
+
 /// What was asked and said.
 #[derive(Default)]
 pub(super) struct Consents {
     prompt: RefCell<Option<Rc<dyn Prompt>>>,
-    asking: RefCell<HashMap<Subject, watch::Receiver<Option<Consent>>>>,
+    asking: RefCell<HashMap<Subject, Settling>>,
     refused: RefCell<HashSet<Subject>>,
     granted: RefCell<Vec<Rule>>,
 }
@@ -82,50 +94,18 @@ impl Consents {
         matches!(reason, Reason::Host | Reason::Port | Reason::Scheme)
     }
 
+    fn refuse(&self, subject: &Subject) {
+        let mut refused = self.refused.borrow_mut();
+        if refused.len() < MAX_REFUSED {
+            refused.insert(subject.clone());
+        }
+    }
+
     fn grant(&self, rule: &Rule) {
         let mut granted = self.granted.borrow_mut();
         if !granted.contains(rule) {
             granted.push(rule.clone());
         }
-    }
-
-    /// Asks, unless that is known or being asked already.
-    async fn ask(&self, prompt: Rc<dyn Prompt>, question: Question) -> Consent {
-        // Also of what: another scheme is another rule than the one that is shown.
-        let subject = (question.destination.clone(), question.rule.to_string());
-        if self.refused.borrow().contains(&subject) {
-            return Consent::No;
-        }
-        let asking = self.asking.borrow().get(&subject).cloned();
-        if let Some(mut answer) = asking {
-            let answer = answer.wait_for(Option::is_some).await;
-            // Who asked has gone without an answer.
-            return answer.map_or(Consent::No, |answer| answer.unwrap_or(Consent::No));
-        }
-        if self.asking.borrow().len() >= MAX_QUESTIONS {
-            return Consent::No;
-        }
-        let (tell, told) = watch::channel(None);
-        self.asking.borrow_mut().insert(subject.clone(), told);
-        let _asked = Asked(self, &subject);
-        let Ok(consent) = timeout(PATIENCE, prompt.ask(question)).await else {
-            return Consent::No;
-        };
-        let mut refused = self.refused.borrow_mut();
-        if consent == Consent::No && refused.len() < MAX_REFUSED {
-            refused.insert(subject.clone());
-        }
-        tell.send_replace(Some(consent));
-        consent
-    }
-}
-
-/// A question that waits for its answer.
-struct Asked<'c>(&'c Consents, &'c Subject);
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        self.0.asking.borrow_mut().remove(self.1);
     }
 }
 
@@ -152,7 +132,7 @@ impl<R: Resolver + 'static> Proxy<R> {
     /// # Errors
     ///
     /// It stays denied.
-    pub(super) async fn consent(&self, target: &Target) -> Result<(), Why> {
+    pub(super) async fn consent(self: &Rc<Self>, target: &Target) -> Result<(), Why> {
         let scheme = target.usual_scheme();
         let reason = self.reason(target, scheme);
         let denied = Err(Why::Policy(reason));
@@ -169,19 +149,19 @@ impl<R: Resolver + 'static> Proxy<R> {
         let question = Question {
             destination: target.destination(),
             reason,
-            rule: rule.clone(),
+            rule,
         };
-        let consent = tokio::select! {
+        let outcome = tokio::select! {
             biased;
             () = self.until(target, |engine| !engine.schemes(&target.host, target.port).is_empty()) => {
                 return Ok(());
             }
-            consent = self.consents.ask(prompt, question) => consent,
+            outcome = self.outcome(prompt, question) => outcome,
         };
-        match consent {
-            Consent::No => return denied,
-            Consent::Once => target.allow_once(rule),
-            Consent::Always => self.grant(&rule),
+        match outcome {
+            Outcome::Denied => return denied,
+            Outcome::Once(rule) => target.allow_once(rule),
+            Outcome::Always => {}
         }
         match self
             .rules(target)
@@ -193,16 +173,68 @@ impl<R: Resolver + 'static> Proxy<R> {
         }
     }
 
-    fn grant(&self, rule: &Rule) {
-        self.consents.grant(rule);
-        let engine = self.engine();
-        if let Some(engine) = engine.allowing(rule) {
-            self.engine.send_replace(Rc::new(engine));
+    /// What comes of a question, which is asked unless that is known or it is being asked already.
+    async fn outcome(self: &Rc<Self>, prompt: Rc<dyn Prompt>, question: Question) -> Outcome {
+        // Also of what: another scheme is another rule than the one that is shown.
+        let subject = (question.destination.clone(), question.rule.to_string());
+        if self.consents.refused.borrow().contains(&subject) {
+            return Outcome::Denied;
+        }
+        let known = self.consents.asking.borrow().get(&subject).cloned();
+        let settling = known.or_else(|| self.begin_to_ask(prompt, question, subject));
+        let Some(mut settling) = settling else {
+            return Outcome::Denied;
+        };
+        let outcome = settling.wait_for(Option::is_some).await;
+        // Who asked has gone without an answer.
+        let outcome = outcome.ok().and_then(|outcome| outcome.clone());
+        outcome.unwrap_or(Outcome::Denied)
+    }
+
+    /// Asks, if not too much is being asked. That does not end with the guest's attempt: what the person says to it later holds all the same.
+    fn begin_to_ask(
+        self: &Rc<Self>,
+        prompt: Rc<dyn Prompt>,
+        question: Question,
+        subject: Subject,
+    ) -> Option<Settling> {
+        let mut asking = self.consents.asking.borrow_mut();
+        if asking.len() >= MAX_QUESTIONS {
+            return None;
+        }
+        let (tell, settling) = watch::channel(None);
+        asking.insert(subject.clone(), settling.clone());
+        let proxy = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let rule = question.rule.clone();
+            let consent = timeout(PATIENCE, prompt.ask(question)).await;
+            let outcome = proxy.settle(consent.ok().flatten(), rule, &subject);
+            proxy.consents.asking.borrow_mut().remove(&subject);
+            tell.send_replace(Some(outcome));
+        });
+        Some(settling)
+    }
+
+    fn settle(&self, consent: Option<Consent>, rule: Rule, subject: &Subject) -> Outcome {
+        match consent {
+            None => Outcome::Denied,
+            Some(Consent::No) => {
+                self.consents.refuse(subject);
+                Outcome::Denied
+            }
+            Some(Consent::Once) => Outcome::Once(Rc::new(OneTime::new(rule))),
+            Some(Consent::Always) => {
+                self.consents.grant(&rule);
+                if let Some(engine) = self.engine().allowing(&rule) {
+                    self.engine.send_replace(Rc::new(engine));
+                }
+                Outcome::Always
+            }
         }
     }
 }
 
-/// A rule that holds for one connection.
+/// A rule that holds for the connections that waited for it.
 pub(super) struct OneTime {
     rule: Rule,
     /// The policy, and the same with the rule.

@@ -36,7 +36,7 @@ use crate::relay::{Meter, relay, reset};
 use crate::stack::GuestStream;
 
 use consent::Consents;
-pub use consent::{Asking, Consent, MAX_QUESTIONS, Prompt, Question};
+pub use consent::{Asking, Consent, MAX_QUESTIONS, PATIENCE, Prompt, Question};
 pub use event::{Denial, Destination, Flow, Observer, Request, RuleText, Ruling, Why};
 pub use explicit::PROXY_PORT;
 use reach::Reached;

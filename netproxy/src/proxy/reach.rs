@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,7 +22,7 @@ pub(super) struct Reached {
 
 impl<R: Resolver + 'static> Proxy<R> {
     /// A connection to whom the guest means, if it may have one.
-    pub(super) async fn reach(&self, target: &Target) -> Result<Reached, Why> {
+    pub(super) async fn reach(self: &Rc<Self>, target: &Target) -> Result<Reached, Why> {
         let is_denied = |engine: &Engine| engine.schemes(&target.host, target.port).is_empty();
         if is_denied(&self.rules(target)) {
             // Rare, and not to make every connection's task larger.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::consent::OneTime;
 use super::{Destination, Flow, Observer, Proxy};
 use crate::names::HeldName;
-use crate::policy::{Host, Rule, Scheme};
+use crate::policy::{Host, Scheme};
 use crate::relay::Meter;
 
 /// How a guest asks for a connection.
@@ -31,7 +31,7 @@ pub(super) struct Target {
     /// As long as the connection lasts, the address goes on standing for the name.
     pub(super) held: Option<HeldName>,
     /// The rule that a person made for it.
-    pub(super) once: Rc<RefCell<Option<OneTime>>>,
+    pub(super) once: Rc<RefCell<Option<Rc<OneTime>>>>,
     pub(super) via: Via,
 }
 
@@ -45,8 +45,8 @@ impl Target {
         }
     }
 
-    pub(super) fn allow_once(&self, rule: Rule) {
-        self.once.replace(Some(OneTime::new(rule)));
+    pub(super) fn allow_once(&self, rule: Rc<OneTime>) {
+        self.once.replace(Some(rule));
     }
 
     pub(super) fn copy(&self) -> Self {

@@ -14,7 +14,7 @@ pub(crate) use budget::available as available_memory;
 pub(crate) use console::Console;
 pub(crate) use network::{EgressStart, EgressWorker, Published};
 pub(crate) use prepare::{Prepared, prepare};
-pub(crate) use process::{WorkerProcess, into_tokio, pipe_receiver};
+pub(crate) use process::{TakesNoOrders, WorkerProcess, into_tokio, pipe_receiver};
 #[cfg(test)]
 pub(crate) use transfer::send_descriptor;
 pub(crate) use transfer::{receive_descriptor, receive_plan};

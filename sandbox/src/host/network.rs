@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use netproxy::dial::UpstreamProxy;
-use netproxy::proxy::Consent;
+use netproxy::proxy::{Consent, MAX_QUESTIONS};
 
-use super::process::WorkerProcess;
+use super::process::{Orders, TakesNoOrders, WorkerProcess};
 use super::transfer::send_descriptor;
 use crate::config::SandboxBuilder;
 use crate::control::Order;
@@ -107,7 +107,7 @@ impl EgressStart {
         let files = [egress.into(), theirs.into()];
         let process = WorkerProcess::spawn(program, WorkerKind::Egress, &plan, &files, 0)?;
         send_descriptor(&self.wires, &machine).map_err(failed)?;
-        Ok(EgressWorker { process, listeners })
+        EgressWorker::new(process, listeners).map_err(failed)
     }
 }
 
@@ -117,46 +117,68 @@ fn listen(published: &[(SocketAddr, u16)]) -> Result<Vec<Published>> {
     listening.collect()
 }
 
-/// A worker that is the guest's network.
+/// Most orders that wait for a worker: an answer to each of its questions, and what the host program wants of it besides.
+const MAX_ORDERS: usize = 2 * MAX_QUESTIONS;
+
+/// A worker that is the guest's network. Nothing that it does or leaves holds up who has it.
 #[derive(Debug)]
 pub(crate) struct EgressWorker {
     /// What it reports, and its end.
     pub(crate) process: WorkerProcess,
+    orders: Orders,
     listeners: UnixStream,
 }
 
 impl EgressWorker {
-    /// Has it decide by these layers.
-    ///
-    /// # Errors
-    /// It is gone.
-    pub(crate) async fn decide_by(&mut self, policy: &[Layer]) -> io::Result<()> {
-        self.process.order(&Order::Policy(policy.to_vec())).await
+    fn new(mut process: WorkerProcess, listeners: UnixStream) -> io::Result<Self> {
+        listeners.set_nonblocking(true)?;
+        let orders = process.take_orders(MAX_ORDERS);
+        Ok(Self {
+            orders: orders.ok_or(io::ErrorKind::BrokenPipe)?,
+            process,
+            listeners,
+        })
     }
 
-    /// Has it ask about connections that no rule allows.
+    /// Has it decide by these layers. It says when it does.
     ///
     /// # Errors
-    /// It is gone.
-    pub(crate) async fn ask(&mut self) -> io::Result<()> {
-        self.process.order(&Order::Ask).await
+    /// It takes no orders.
+    pub(crate) fn decide_by(&self, policy: Vec<Layer>) -> Result<(), TakesNoOrders> {
+        self.orders.give(Order::Policy(policy))
     }
 
-    /// Answers a question of its.
+    /// Has it ask about connections that no rule allows. It says when it does.
     ///
     /// # Errors
-    /// It is gone.
-    pub(crate) async fn answer(&mut self, number: u64, consent: Consent) -> io::Result<()> {
-        self.process.order(&Order::Consent(number, consent)).await
+    /// It takes no orders.
+    pub(crate) fn ask(&self) -> Result<(), TakesNoOrders> {
+        self.orders.give(Order::Ask)
     }
 
-    /// Has it carry connections.
+    /// Answers a question of its, or says that nobody does.
     ///
     /// # Errors
-    /// It is gone.
-    pub(crate) async fn publish(&mut self, published: &Published) -> io::Result<()> {
-        send_descriptor(&self.listeners, &*published.listener)?;
-        self.process.order(&Order::Publish(published.port)).await
+    /// It takes no orders.
+    pub(crate) fn answer(
+        &self,
+        number: u64,
+        consent: Option<Consent>,
+    ) -> Result<(), TakesNoOrders> {
+        self.orders.give(Order::Consent(number, consent))
+    }
+
+    /// Has it carry connections. It says when it does.
+    ///
+    /// # Errors
+    /// It takes no orders.
+    pub(crate) fn publish(&self, published: &Published) -> Result<(), TakesNoOrders> {
+        match send_descriptor(&self.listeners, &*published.listener) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(TakesNoOrders),
+            // Of one that is gone the end is seen next.
+            Ok(()) | Err(_) => {}
+        }
+        self.orders.give(Order::Publish(published.port))
     }
 }
 

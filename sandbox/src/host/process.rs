@@ -9,8 +9,12 @@ use std::process::{ExitStatus, Stdio};
 
 use bytes::BytesMut;
 use serde::Serialize;
+use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::task::JoinHandle;
 
 use super::{budget, transfer};
 use crate::control::{self, MalformedMessage, Order, Report};
@@ -25,7 +29,9 @@ const LAST_WORDS: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct WorkerProcess {
     child: Child,
-    control: tokio::net::UnixStream,
+    reports: OwnedReadHalf,
+    /// Until it is taken. When it goes the worker ends.
+    orders: Option<OwnedWriteHalf>,
     leash: Option<UnixStream>,
     received: BytesMut,
     /// What its guest may use, in bytes.
@@ -70,9 +76,11 @@ impl WorkerProcess {
         ours.set_nonblocking(true).map_err(failed("follow"))?;
         let leash = ours.try_clone().map_err(failed("follow"))?;
         let control = tokio::net::UnixStream::from_std(ours).map_err(failed("follow"))?;
+        let (reports, orders) = control.into_split();
         Ok(Self {
             child,
-            control,
+            reports,
+            orders: Some(orders),
             leash: Some(leash),
             received: BytesMut::new(),
             memory,
@@ -106,19 +114,16 @@ impl WorkerProcess {
                 Ok(Some(report)) => return Some(Ok(report)),
                 Err(error) => return Some(Err(error)),
             }
-            match self.control.read_buf(&mut self.received).await {
+            match self.reports.read_buf(&mut self.received).await {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => {}
             }
         }
     }
 
-    /// Tells the worker to do something.
-    ///
-    /// # Errors
-    /// It is gone.
-    pub(crate) async fn order(&mut self, order: &Order) -> io::Result<()> {
-        self.control.write_all(&control::encode(order)).await
+    /// Where the worker takes orders from, `most` of which may wait until it does. When that goes the worker ends.
+    pub(crate) fn take_orders(&mut self, most: usize) -> Option<Orders> {
+        self.orders.take().map(|worker| Orders::new(worker, most))
     }
 
     /// Ends the process at once.
@@ -144,6 +149,51 @@ impl WorkerProcess {
     /// The process, for a look at its use of memory.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
+    }
+}
+
+/// What a worker is told to do, in this order. It is written beside what the worker reports: neither waits for the other.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    queue: mpsc::Sender<Order>,
+    writer: JoinHandle<()>,
+}
+
+/// A worker does not take the orders that it has.
+#[derive(Debug, Error)]
+#[error("it takes no orders")]
+pub(crate) struct TakesNoOrders;
+
+impl Orders {
+    fn new(mut worker: OwnedWriteHalf, most: usize) -> Self {
+        let (queue, mut orders) = mpsc::channel(most);
+        let writer = tokio::spawn(async move {
+            while let Some(order) = orders.recv().await {
+                if worker.write_all(&control::encode(&order)).await.is_err() {
+                    // It is gone. Its end is seen where it reports.
+                    break;
+                }
+            }
+        });
+        Self { queue, writer }
+    }
+
+    /// Gives one, without waiting. Of a worker that is gone the end is seen next.
+    ///
+    /// # Errors
+    ///
+    /// Too many wait.
+    pub(crate) fn give(&self, order: Order) -> Result<(), TakesNoOrders> {
+        match self.queue.try_send(order) {
+            Err(TrySendError::Full(_)) => Err(TakesNoOrders),
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        self.writer.abort();
     }
 }
 

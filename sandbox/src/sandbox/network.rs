@@ -1,24 +1,26 @@
 //! Follows the egress workers of a sandbox, which are the guest's network, one after the other.
 
-use std::collections::VecDeque;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use hv_core::Fault;
-use netproxy::proxy::{Consent, MAX_QUESTIONS};
+use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::{DRAIN_LIMIT, End, Watched};
 use crate::control::Report;
 use crate::error::{Error, Result};
-use crate::host::{AuditWriter, EgressStart, EgressWorker, Published};
-use crate::network::Layer;
-use crate::question::{Ask, Question};
+use crate::host::{AuditWriter, EgressStart, EgressWorker, Published, TakesNoOrders};
+use crate::network::{Denied, Layer};
+use crate::question::{Ask, Questions};
 use crate::text::printable;
 use crate::timeline::Phase;
 
-/// How long the egress worker may take to do what it is ordered.
+/// How long an egress worker may take until it is confined.
+const CONFINED_LIMIT: Duration = Duration::from_secs(30);
+/// How long it may take to do what it is ordered. The audit log's disk counts: what a worker tells is written in its order, and not lost.
 const ORDER_LIMIT: Duration = Duration::from_secs(10);
 
 /// The guest's network. It ends with its handle.
@@ -38,8 +40,6 @@ enum Wish {
     Publish(Published),
     /// To ask about connections that no rule allows.
     Ask(Ask),
-    /// What somebody said.
-    Answer(u64, Consent),
     /// To be there again.
     Restart,
 }
@@ -52,6 +52,17 @@ impl GuestNetwork {
         watched: Watched,
         audit: Option<AuditWriter>,
     ) -> (Self, impl Future<Output = Result<()>> + use<>) {
+        Self::follow_within(ORDER_LIMIT, start, worker, watched, audit, None)
+    }
+
+    fn follow_within(
+        order_limit: Duration,
+        start: EgressStart,
+        worker: EgressWorker,
+        watched: Watched,
+        audit: Option<AuditWriter>,
+        ask: Option<Ask>,
+    ) -> (Self, impl Future<Output = Result<()>> + use<>) {
         let (wishes, receiver) = mpsc::channel(1);
         let (ended, end) = watch::channel(None);
         let follower = Follower {
@@ -60,8 +71,8 @@ impl GuestNetwork {
             audit,
             wishes: receiver,
             ended,
-            ask: None,
-            waiting: VecDeque::new(),
+            ask,
+            order_limit,
         };
         let (started, network) = oneshot::channel();
         let network = async move {
@@ -107,20 +118,12 @@ impl GuestNetwork {
         }
     }
 
+    /// It is fulfilled, or refused, or the worker that does not answer is ended.
     async fn wish(&self, wish: Wish) -> Result<()> {
         let (sender, done) = oneshot::channel();
-        let done = async {
-            // One that cannot be sent is not waited for.
-            drop(self.wishes.send((wish, sender)).await);
-            done.await
-        };
-        match tokio::time::timeout(ORDER_LIMIT, done).await {
-            Ok(done) => done.unwrap_or_else(|_| Err(gone())),
-            Err(_) => Err(Error::Host {
-                what: "the network does not answer; what held before may still hold".into(),
-                source: io::ErrorKind::TimedOut.into(),
-            }),
-        }
+        // One that cannot be sent is not waited for.
+        drop(self.wishes.send((wish, sender)).await);
+        done.await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
@@ -144,8 +147,28 @@ struct Follower {
     wishes: mpsc::Receiver<(Wish, oneshot::Sender<Result<()>>)>,
     ended: watch::Sender<Option<String>>,
     ask: Option<Ask>,
-    /// What the worker has not answered yet, and who waits for it.
-    waiting: VecDeque<(Wish, oneshot::Sender<Result<()>>)>,
+    /// [`ORDER_LIMIT`].
+    order_limit: Duration,
+}
+
+/// What a worker has not done yet, who waits for it, and until when.
+struct Pending {
+    wish: Wish,
+    waiting: oneshot::Sender<Result<()>>,
+    deadline: Instant,
+}
+
+/// Why a worker is not trusted to be the guest's network any more, and is ended.
+#[derive(Debug, Error)]
+enum Breach {
+    #[error("{0}")]
+    Orders(#[from] TakesNoOrders),
+    #[error("it did not do in time what it was ordered")]
+    Overdue,
+    #[error("it did what it was not ordered")]
+    NotOrdered,
+    #[error("it asked what it was not to ask")]
+    NotToAsk,
 }
 
 impl Follower {
@@ -173,79 +196,51 @@ impl Follower {
 
     /// Waits until the worker is confined, and tells it what to do: the guest's bytes are then looked at, and not before.
     async fn begin(&mut self, worker: &mut EgressWorker) -> Result<()> {
-        let not_started = |fault, why: &str| {
-            let message = format!("network: {}", printable(why));
-            End::NotStarted(fault, message).error()
-        };
-        let mut unanswered = 1 + self.start.published.len() + usize::from(self.ask.is_some());
-        while let Some(Ok(report)) = worker.process.report().await {
-            match report {
-                // Of one that is gone the end is seen next.
-                Report::Phase(Phase::Confined, _) => drop(self.instruct(worker).await),
-                Report::Done(Ok(())) if unanswered > 1 => unanswered -= 1,
-                Report::Done(Ok(())) => return Ok(()),
-                Report::Done(Err(why)) => return Err(not_started(Fault::Caller, &why)),
-                Report::NotStarted(failure) => {
-                    return Err(not_started(failure.fault.into(), &failure.message));
-                }
-                report => self.note(report).await,
-            }
-        }
-        worker.process.kill();
-        let words = worker.process.wait().await;
-        let why = format!("the egress worker has ended: {words}");
-        Err(not_started(Fault::Host, &why))
-    }
-
-    async fn instruct(&self, worker: &mut EgressWorker) -> io::Result<()> {
-        worker.decide_by(&self.start.policy).await?;
+        let is_confined = |report: &Report| matches!(report, Report::Phase(Phase::Confined, _));
+        let is_done = |report: &Report| *report == Report::Done(Ok(()));
+        self.expect(worker, CONFINED_LIMIT, is_confined).await?;
+        worker.decide_by(self.start.policy.clone()).map_err(host)?;
+        self.expect(worker, self.order_limit, is_done).await?;
         for published in &self.start.published {
-            worker.publish(published).await?;
+            worker.publish(published).map_err(host)?;
+            self.expect(worker, self.order_limit, is_done).await?;
         }
         if self.ask.is_some() {
-            worker.ask().await?;
+            worker.ask().map_err(host)?;
+            self.expect(worker, self.order_limit, is_done).await?;
         }
         Ok(())
     }
 
+    /// Waits for a report of a worker that begins.
+    async fn expect(
+        &self,
+        worker: &mut EgressWorker,
+        limit: Duration,
+        is_it: impl Fn(&Report) -> bool,
+    ) -> Result<()> {
+        let expected = async {
+            while let Some(Ok(report)) = worker.process.report().await {
+                match report {
+                    report if is_it(&report) => return Ok(()),
+                    Report::Done(Err(why)) => return Err(not_started(Fault::Caller, &why)),
+                    Report::NotStarted(failure) => {
+                        return Err(not_started(failure.fault.into(), &failure.message));
+                    }
+                    report => self.note(report).await,
+                }
+            }
+            worker.process.kill();
+            let words = worker.process.wait().await;
+            Err(host(format_args!("the egress worker has ended: {words}")))
+        };
+        let expected = tokio::time::timeout(limit, expected).await;
+        expected.unwrap_or_else(|_| Err(host("the egress worker does not answer")))
+    }
+
     /// Takes what the worker tells until it ends. False: the machine has ended, too.
     async fn serve(&mut self, mut worker: EgressWorker) -> bool {
-        let mut why = None;
-        // Those of the worker before have come to nothing.
-        let (sender, mut answers) = mpsc::unbounded_channel();
-        let mut unanswered = 0;
-        loop {
-            let report = tokio::select! {
-                report = worker.process.report() => match report {
-                    Some(Ok(report)) => report,
-                    _ => break,
-                },
-                // The sender is ours, so there is always one more to come.
-                Some((number, consent)) = answers.recv() => {
-                    unanswered -= 1;
-                    let nobody = oneshot::channel().0;
-                    self.fulfil(Wish::Answer(number, consent), nobody, &mut worker).await;
-                    continue;
-                }
-                Some((wish, waiting)) = self.wishes.recv() => {
-                    self.fulfil(wish, waiting, &mut worker).await;
-                    continue;
-                }
-            };
-            match report {
-                Report::Done(done) => self.done(done),
-                Report::Question(number, denied) => {
-                    let question = Question::new(number, denied.checked(), sender.clone());
-                    unanswered += 1;
-                    // What nobody is asked is answered by being dropped.
-                    if let Some(ask) = self.ask.as_ref().filter(|_| unanswered <= MAX_QUESTIONS) {
-                        ask(question);
-                    }
-                }
-                Report::NotStarted(failure) => why = Some(failure.message),
-                report => self.note(report).await,
-            }
-        }
+        let why = self.follow(&mut worker).await;
         worker.process.kill();
         let words = worker.process.wait().await;
         // It ends with the machine, too, and that is known a moment later.
@@ -257,9 +252,103 @@ impl Follower {
         self.watched
             .note_broken(&format!("network: the egress worker has ended: {why}"));
         self.ended.send_replace(Some(why));
-        // Who waited is told that it has gone.
-        self.waiting.clear();
         true
+    }
+
+    /// Has the worker do what is wanted, and takes what it tells, until it ends or has to be ended; why, if that is known.
+    async fn follow(&mut self, worker: &mut EgressWorker) -> Option<String> {
+        let mut why = None;
+        let mut pending = None;
+        // Those of the worker before have come to nothing.
+        let mut questions = Questions::new();
+        loop {
+            let followed = tokio::select! {
+                report = worker.process.report() => match report {
+                    Some(Ok(Report::Done(done))) => self.done(pending.take(), done),
+                    Some(Ok(Report::Question(number, denied))) => {
+                        self.question(&mut questions, worker, number, &denied)
+                    }
+                    Some(Ok(Report::NotStarted(failure))) => {
+                        why = Some(failure.message);
+                        Ok(())
+                    }
+                    Some(Ok(report)) => {
+                        self.note(report).await;
+                        Ok(())
+                    }
+                    _ => return why,
+                },
+                (number, consent) = questions.answer() => worker.answer(number, consent).map_err(Breach::from),
+                Some((wish, waiting)) = self.wishes.recv(), if pending.is_none() => {
+                    let fulfilled = self.fulfil(wish, waiting, worker);
+                    fulfilled.map(|begun| pending = begun)
+                }
+                () = overdue(pending.as_ref()) => Err(Breach::Overdue),
+            };
+            if let Err(breach) = followed {
+                return Some(breach.to_string());
+            }
+        }
+    }
+
+    /// Passes on a question, if somebody is there whom it may be put to.
+    fn question(
+        &self,
+        questions: &mut Questions,
+        worker: &EgressWorker,
+        number: u64,
+        denied: &Denied,
+    ) -> Result<(), Breach> {
+        let ask = self.ask.as_ref().ok_or(Breach::NotToAsk)?;
+        match questions.open(number, denied.checked()) {
+            Some(question) => ask(question),
+            // The guest is not to wait.
+            None => worker.answer(number, None)?,
+        }
+        Ok(())
+    }
+
+    /// Has the worker begin with it; what it is to say that it has done.
+    fn fulfil(
+        &self,
+        wish: Wish,
+        waiting: oneshot::Sender<Result<()>>,
+        worker: &EgressWorker,
+    ) -> Result<Option<Pending>, Breach> {
+        match &wish {
+            Wish::Policy(layers) => worker.decide_by(layers.clone())?,
+            Wish::Publish(published) => worker.publish(published)?,
+            Wish::Ask(_) => worker.ask()?,
+            Wish::Restart => {
+                // It is there. Who waited may have given up.
+                drop(waiting.send(Ok(())));
+                return Ok(None);
+            }
+        }
+        let deadline = Instant::now() + self.order_limit;
+        Ok(Some(Pending {
+            wish,
+            waiting,
+            deadline,
+        }))
+    }
+
+    /// Tells who waits for it. What was done the next worker is to do, too.
+    fn done(
+        &mut self,
+        pending: Option<Pending>,
+        done: std::result::Result<(), String>,
+    ) -> Result<(), Breach> {
+        let Pending { wish, waiting, .. } = pending.ok_or(Breach::NotOrdered)?;
+        match wish {
+            Wish::Policy(layers) if done.is_ok() => self.start.policy = layers,
+            Wish::Publish(published) if done.is_ok() => self.start.published.push(published),
+            Wish::Ask(ask) if done.is_ok() => self.ask = Some(ask),
+            _ => {}
+        }
+        // Who waited may have given up.
+        drop(waiting.send(done.map_err(Error::Config)));
+        Ok(())
     }
 
     /// Waits until a worker is wanted again, and starts it; whom to tell of it. `None`: the machine has ended.
@@ -277,7 +366,7 @@ impl Follower {
                     drop(waiting.send(Ok(())));
                     continue;
                 }
-                Wish::Publish(_) | Wish::Ask(_) | Wish::Answer(..) => Err(gone()),
+                Wish::Publish(_) | Wish::Ask(_) => Err(gone()),
             };
             match spawned {
                 Ok(worker) => {
@@ -288,40 +377,6 @@ impl Follower {
                 Err(error) => drop(waiting.send(Err(error))),
             }
         }
-    }
-
-    async fn fulfil(
-        &mut self,
-        wish: Wish,
-        waiting: oneshot::Sender<Result<()>>,
-        worker: &mut EgressWorker,
-    ) {
-        let ordered = match &wish {
-            Wish::Policy(layers) => worker.decide_by(layers).await,
-            Wish::Publish(published) => worker.publish(published).await,
-            Wish::Ask(_) => worker.ask().await,
-            Wish::Answer(number, consent) => worker.answer(*number, *consent).await,
-            // It is there. Who waited may have given up.
-            Wish::Restart => return drop(waiting.send(Ok(()))),
-        };
-        // Of one that is gone the end is seen next.
-        drop(ordered);
-        self.waiting.push_back((wish, waiting));
-    }
-
-    /// Tells who waits for it. What was done the next worker is to do, too.
-    fn done(&mut self, done: std::result::Result<(), String>) {
-        let Some((wish, waiting)) = self.waiting.pop_front() else {
-            return;
-        };
-        match wish {
-            Wish::Policy(layers) if done.is_ok() => self.start.policy = layers,
-            Wish::Publish(published) if done.is_ok() => self.start.published.push(published),
-            Wish::Ask(ask) => self.ask = Some(ask),
-            _ => {}
-        }
-        // Who waited may have given up.
-        drop(waiting.send(done.map_err(Error::Config)));
     }
 
     async fn note(&self, report: Report) {
@@ -340,3 +395,23 @@ impl Follower {
         }
     }
 }
+
+/// Resolves when this should have been done.
+async fn overdue(pending: Option<&Pending>) {
+    match pending {
+        Some(pending) => tokio::time::sleep_until(pending.deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn not_started(fault: Fault, why: &str) -> Error {
+    let message = format!("network: {}", printable(why));
+    End::NotStarted(fault, message).error()
+}
+
+fn host(why: impl fmt::Display) -> Error {
+    not_started(Fault::Host, &why.to_string())
+}
+
+#[cfg(test)]
+mod tests;

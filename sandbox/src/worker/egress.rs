@@ -116,7 +116,7 @@ enum Change {
     /// Questions are asked.
     Ask,
     /// The answer to one.
-    Consent(u64, Consent),
+    Consent(u64, Option<Consent>),
 }
 
 type Answer = Result<(), String>;
@@ -150,7 +150,9 @@ impl Orders {
             self.received.extend_from_slice(bytes);
             while let Some(order) = control::decode_order(&mut self.received)? {
                 let done = self.change(&order).and_then(|change| self.make(change));
-                self.reporter.send(&Report::Done(done));
+                if order.is_answered() {
+                    self.reporter.send(&Report::Done(done));
+                }
             }
             Ok(())
         }

@@ -26,11 +26,13 @@ impl HostPrompt {
         }
     }
 
-    /// Passes an answer on.
-    pub(super) fn answer(&self, number: u64, consent: Consent) {
+    /// Passes an answer on, if somebody gave one.
+    pub(super) fn answer(&self, number: u64, consent: Option<Consent>) {
         let waiting = self.waiting.borrow_mut().remove(&number);
-        // Nobody waits for it any more: it took too long.
-        let _ = waiting.map(|waiting| waiting.send(consent));
+        // Otherwise nobody waits for it any more: it took too long.
+        if let Some((waiting, consent)) = waiting.zip(consent) {
+            let _ = waiting.send(consent);
+        }
     }
 }
 
@@ -60,6 +62,6 @@ impl Prompt for HostPrompt {
         {
             waiting.insert(number, sender);
         }
-        Box::pin(async { answer.await.unwrap_or(Consent::No) })
+        Box::pin(async { answer.await.ok() })
     }
 }

@@ -475,7 +475,7 @@ async fn somebody_is_asked_about_what_no_rule_allows(fixture: &Fixture) -> Resul
                 rule.as_deref() == Some("allow = [{ host = \"a.example.com\" }]"),
                 "{rule:?}"
             );
-            question.deny();
+            question.deny()?;
             Ok(())
         },
         attempt("a.example.com")
@@ -489,7 +489,7 @@ async fn somebody_is_asked_about_what_no_rule_allows(fixture: &Fixture) -> Resul
     );
     let answer = async {
         let question = questions.recv().await.context("no question")?;
-        question.allow_always();
+        question.allow_always()?;
         anyhow::Ok(())
     };
     let (answered, first) = tokio::join!(answer, attempt("b.example.com"));

@@ -5,7 +5,7 @@ use super::*;
 /// Tells its questions, and answers what it is told to.
 struct Told {
     asked: Sender<String>,
-    answers: tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<Consent>>,
+    answers: tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<Option<Consent>>>,
 }
 
 struct Shared(Rc<Told>);
@@ -30,7 +30,7 @@ impl Prompt for Shared {
 struct Asked {
     bench: Bench,
     asked: Receiver<String>,
-    answers: tokio::sync::mpsc::UnboundedSender<Consent>,
+    answers: tokio::sync::mpsc::UnboundedSender<Option<Consent>>,
 }
 
 impl Asked {
@@ -55,8 +55,8 @@ impl Asked {
         }
     }
 
-    fn answer(&self, consent: Consent) {
-        self.answers.send(consent).unwrap();
+    fn answer(&self, consent: impl Into<Option<Consent>>) {
+        self.answers.send(consent.into()).unwrap();
     }
 
     /// Why a connection did not come about.
@@ -134,6 +134,32 @@ fn always_holds_over_other_policies_and_for_what_the_rule_says() {
         assert!(tries.next().is_some());
     }
     assert_eq!(asked.bench.told(), "a.example: a rule denies it");
+}
+
+#[test]
+fn what_nobody_answers_is_asked_again() {
+    let mut asked = Asked::new("", "");
+    for _ in 0..2 {
+        asked.answer(None);
+        assert_eq!(asked.attempt("a.example", 443), NO_RULE);
+        assert_eq!(asked.asked(), format!("{NO_RULE}: {RULE}"));
+    }
+}
+
+#[test]
+fn a_rule_holds_though_the_guest_gave_up_before_the_answer() {
+    let mut asked = Asked::new("", "");
+    let connection = asked.bench.connect("a.example", 443);
+    asked.asked();
+    asked.bench.guest.abort(connection);
+    // It has come when something behind it is answered.
+    asked.bench.guest.resolve("b.example");
+    asked.answer(Consent::Always);
+    let mut tries = 0..1000;
+    while !is_dialled(&asked.attempt("a.example", 443)) {
+        assert!(tries.next().is_some());
+    }
+    assert!(asked.asked.try_recv().is_err(), "asked again");
 }
 
 #[test]
