@@ -2,7 +2,6 @@
 #![no_main]
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use cofferdam_fuzz::Input;
 use cofferdam_fuzz::net::{self, Far, Segment};
 use libfuzzer_sys::fuzz_target;
 use netproxy::egress::Gate;
-use netproxy::http::{self, Authority, Denied, Judge, Refused};
+use netproxy::http::{self, Authority, Connecting, Denied, Judge, Refused};
 use netproxy::relay::{Meter, Metered};
 use netproxy::{DroppedFrame, GuestStream, HostName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,12 +49,14 @@ impl Judge for Rules {
 
     fn misdirected(&self, _: &Refused) {}
 
-    async fn connect(&self) -> io::Result<Metered> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let near = TcpStream::connect(listener.local_addr()?).await?;
-        let (far, _) = listener.accept().await?;
-        tokio::task::spawn_local(serve(far, Rc::clone(&self.seen)));
-        Ok(Metered::new(near, Meter::default()))
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let near = TcpStream::connect(listener.local_addr()?).await?;
+            let (far, _) = listener.accept().await?;
+            tokio::task::spawn_local(serve(far, Rc::clone(&self.seen)));
+            Ok(Metered::new(near, Meter::default()))
+        })
     }
 }
 

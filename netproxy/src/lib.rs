@@ -13,6 +13,7 @@ pub mod first_bytes;
 mod frame;
 pub mod gateway;
 pub mod http;
+pub mod intercept;
 mod json;
 pub mod learn;
 pub mod link;

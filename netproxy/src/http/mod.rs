@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -83,6 +84,9 @@ impl fmt::Display for Refused {
     }
 }
 
+/// A connection that is to come.
+pub type Connecting<'j> = Pin<Box<dyn Future<Output = io::Result<Metered>> + 'j>>;
+
 /// Who judges requests, and connects.
 pub trait Judge {
     /// Whether a request may be passed on, which is counted then. `target` is its path with its query.
@@ -103,7 +107,7 @@ pub trait Judge {
     fn misdirected(&self, refused: &Refused);
 
     /// Another connection to the same authority, when the one before has ended.
-    fn connect(&self) -> impl Future<Output = io::Result<Metered>>;
+    fn connect(&self) -> Connecting<'_>;
 }
 
 /// Serves the requests on `guest`, all of which are to be for `authority`; `upstream` is a connection to it. Unless it `keeps_alive`, there is one.
@@ -111,7 +115,7 @@ pub trait Judge {
 /// # Errors
 ///
 /// The guest did not speak HTTP, or broke off.
-pub async fn serve<J: Judge + 'static>(
+pub async fn serve<J: Judge + ?Sized + 'static>(
     guest: GuestStream,
     upstream: Metered,
     authority: Authority,
@@ -142,7 +146,7 @@ pub async fn serve<J: Judge + 'static>(
     done
 }
 
-struct Gate<J> {
+struct Gate<J: ?Sized> {
     authority: Authority,
     judge: Rc<J>,
     /// The connection that was made before the first request came.
@@ -150,7 +154,7 @@ struct Gate<J> {
     sender: tokio::sync::Mutex<Option<SendRequest<Incoming>>>,
 }
 
-impl<J: Judge> Gate<J> {
+impl<J: Judge + ?Sized> Gate<J> {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let takes_json = headers::takes_json(request.headers());
         let request = match self.admit(request) {

@@ -38,9 +38,11 @@ impl Judge for Rules {
 
     fn misdirected(&self, _: &Refused) {}
 
-    async fn connect(&self) -> io::Result<Metered> {
-        let stream = tokio::net::TcpStream::connect(self.0).await?;
-        Ok(Metered::new(stream, Meter::default()))
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(async {
+            let stream = tokio::net::TcpStream::connect(self.0).await?;
+            Ok(Metered::new(stream, Meter::default()))
+        })
     }
 }
 

@@ -63,7 +63,20 @@ impl<R: Resolver + 'static> Proxy<R> {
             Ok(Ok(None) | Err(_)) | Err(_) => return,
         };
         let target = self.target_for(asked.host, asked.port, asked.via);
-        let reached = match self.reach(&target).await {
+        let Some(opening) = guest.opening() else {
+            let destination = target.destination().to_string();
+            let refusal = Refusal {
+                status: 503,
+                error: "too many connections are being opened",
+                destination: &destination,
+                reason: "try again when some of them have come about",
+                rule: None,
+            };
+            return say(guest, &refusal).await;
+        };
+        let reached = self.reach(&target).await;
+        drop(opening);
+        let reached = match reached {
             Ok(reached) => reached,
             Err(why) => {
                 let refusal = refusal(&why);

@@ -6,8 +6,8 @@
 mod consent;
 mod event;
 mod explicit;
-mod plain;
 mod reach;
+mod requests;
 mod target;
 mod tls;
 
@@ -28,6 +28,7 @@ use crate::dns::{self, Answer, Zone};
 use crate::egress::Gate;
 use crate::first_bytes::{FirstBytes, LONGEST_HELLO, recognise};
 use crate::frame::DroppedFrame;
+use crate::intercept::Interceptor;
 use crate::name::HostName;
 use crate::names::Names;
 use crate::policy::{Decision, Engine, Host, Reason, Scheme, Schemes, Verdict};
@@ -63,6 +64,7 @@ pub struct Proxy<R> {
     ledger: Ledger,
     consents: Consents,
     upstream: Option<UpstreamProxy>,
+    interceptor: Option<Rc<dyn Interceptor>>,
 }
 
 /// What a connection is counted with, by scheme, or why it may not be one of that.
@@ -86,6 +88,7 @@ impl<R: Resolver + 'static> Proxy<R> {
             ledger: Ledger::default(),
             consents: Consents::default(),
             upstream: None,
+            interceptor: None,
         }
     }
 
@@ -93,6 +96,15 @@ impl<R: Resolver + 'static> Proxy<R> {
     #[must_use]
     pub fn by(self, upstream: Option<UpstreamProxy>) -> Self {
         Self { upstream, ..self }
+    }
+
+    /// Has TLS ended by `interceptor`, where no rule says `passthrough`. The policies have to be compiled for that.
+    #[must_use]
+    pub fn intercepting(self, interceptor: Rc<dyn Interceptor>) -> Self {
+        Self {
+            interceptor: Some(interceptor),
+            ..self
+        }
     }
 
     /// Decides by `engine` from now on. Connections that it does not allow are broken. What was used of quotas stays so for rules that are equal.
@@ -143,9 +155,9 @@ impl<R: Resolver + 'static> Proxy<R> {
         let flow = self.flow(target, scheme, address);
         let audited = flow.ruling.audited;
         let running = Running::new(self, flow, meter.map_err(Why::Quota)?);
-        if scheme == Scheme::Http {
+        if scheme == Scheme::Http || scheme == Scheme::Https && self.intercepts(target) {
             // Not to make the tasks of all other connections larger.
-            let served = plain::serve(Rc::clone(self), guest, upstream, target, &running);
+            let served = requests::serve(Rc::clone(self), guest, upstream, target, &running);
             return Box::pin(served).await;
         }
         if let Some(reason) = audited {
@@ -338,6 +350,11 @@ impl<R: Resolver + 'static> Proxy<R> {
         self.rules(target)
             .connection(&target.host, target.port, Scheme::Https)
             .passthrough
+    }
+
+    /// Whether the connection's TLS is ended here.
+    fn intercepts(&self, target: &Target) -> bool {
+        self.interceptor.is_some() && !self.passes_through(target)
     }
 
     fn reason(&self, target: &Target, scheme: Scheme) -> Reason {

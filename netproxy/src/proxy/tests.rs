@@ -19,6 +19,7 @@ use crate::testkit::{self, Connection, End, Guest};
 mod audit_mode;
 mod consent;
 mod explicit;
+mod intercept;
 mod quotas;
 mod upstream;
 
@@ -92,6 +93,10 @@ fn engine(policy: &str) -> Engine {
 
 /// Where the repository has a policy, too.
 fn engine_within(policy: &str, repository: &str) -> Engine {
+    compile(policy, repository, false)
+}
+
+fn compile(policy: &str, repository: &str, intercepts_tls: bool) -> Engine {
     let parse = |text: &str, origin| Policy::parse(text.as_bytes(), Origin::new(origin));
     let layers = Layers {
         sandbox: Some(parse(policy, "test").unwrap()),
@@ -99,14 +104,7 @@ fn engine_within(policy: &str, repository: &str) -> Engine {
         ..Layers::default()
     };
     let is_public = |address| crate::address::check(address).is_ok();
-    Engine::compile(
-        &layers,
-        Abilities {
-            intercepts_tls: false,
-        },
-        is_public,
-    )
-    .unwrap()
+    Engine::compile(&layers, Abilities { intercepts_tls }, is_public).unwrap()
 }
 
 struct Bench {

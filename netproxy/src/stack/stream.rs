@@ -13,7 +13,7 @@ use smoltcp::socket::tcp::RecvError;
 use smoltcp::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Key, Slot, Stack};
+use super::{Key, MAX_OPENING, Slot, Stack};
 
 /// A connection that the guest opened, or that was opened to it. To drop it before both sides are closed breaks it: the guest gets a reset.
 pub struct GuestStream {
@@ -74,6 +74,13 @@ impl GuestStream {
             slot.connection.accept();
         });
         self.opening.take();
+    }
+
+    /// Counts as one that is being opened for as long as what it gives is held, though it was accepted. `None`: so many are already.
+    pub(crate) fn opening(&self) -> Option<Rc<()>> {
+        let inner = self.stack.inner.borrow();
+        let has_room = Rc::strong_count(&inner.opening) <= MAX_OPENING;
+        has_room.then(|| Rc::clone(&inner.opening))
     }
 
     /// Tells the guest that nothing more comes from this side.

@@ -1,9 +1,10 @@
 //! Connections by a proxy of the host's network, which resolves names: here public ones can be reached.
 
 use super::*;
+use crate::stack::MAX_OPENING;
 
 /// A proxy that connects everything to one server, and tells what it was asked.
-fn proxy_to(server: SocketAddr) -> (u16, Receiver<String>) {
+pub(super) fn proxy_to(server: SocketAddr) -> (u16, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tell, told) = channel();
@@ -87,6 +88,29 @@ fn what_is_allowed_goes_by_it_and_is_judged_as_ever() {
         asked.recv().unwrap(),
         "CONNECT refused.example:443 HTTP/1.1"
     );
+}
+
+#[test]
+fn no_more_are_opened_at_a_time_than_may_be_also_by_the_proxy_at_the_gateway() {
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let mut bench = bench("[[allow]]\nhost = \"a.example\"\n", port, "");
+    let gateway = bench.guest.network().gateway;
+    let to = SocketAddrV4::new(gateway, PROXY_PORT);
+    let mut open = || {
+        let connection = bench.guest.connect(to);
+        assert!(bench.guest.is_connected(connection));
+        connection
+    };
+    let (waiting, refused) = ((0..MAX_OPENING).map(|_| open()).collect::<Vec<_>>(), open());
+    let head = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n";
+    for connection in waiting.iter().chain([&refused]) {
+        assert!(bench.guest.send(*connection, head));
+    }
+    let (answer, _) = bench.guest.receive_all(refused);
+    assert!(answer.starts_with(b"HTTP/1.1 503 "), "{answer:?}");
+    drop(silent);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Plain HTTP: each request is judged by the policy of its moment.
+//! Connections whose requests are read, because they are plain HTTP or their TLS is ended here: each is judged by the policy of its moment.
 
 use std::io;
 use std::rc::Rc;
@@ -8,7 +8,8 @@ use tokio::net::TcpStream;
 
 use super::{Denial, Flow, Proxy, Running, Target, Via, Why};
 use crate::dial::Resolver;
-use crate::http::{self, Authority, Denied, Judge, Refused};
+use crate::http::{self, Authority, Connecting, Denied, Judge, Refused};
+use crate::intercept::Intercepted;
 use crate::policy::{Decision, Engine, Host, Scheme, Verdict};
 use crate::quota;
 use crate::relay::{Meter, Metered};
@@ -36,17 +37,34 @@ pub(super) async fn serve<R: Resolver + 'static>(
         flow: running.flow.clone(),
         meter: running.meter.clone(),
     });
-    // What a guest asks of a proxy next may be for another host.
-    let keeps_alive = target.via != Via::Fetch;
     let upstream = Metered::new(upstream, running.meter.clone());
+    let scheme = running.flow.scheme;
+    let served = async {
+        let interceptor = proxy
+            .interceptor
+            .as_ref()
+            .filter(|_| scheme == Scheme::Https);
+        if let Some(interceptor) = interceptor {
+            let connection = Intercepted {
+                guest,
+                upstream,
+                authority,
+                judge,
+            };
+            drop(interceptor.intercept(connection).await);
+        } else {
+            // What a guest asks of a proxy next may be for another host.
+            let keeps_alive = target.via != Via::Fetch;
+            drop(http::serve(guest, upstream, authority, judge, keeps_alive).await);
+        }
+    };
     tokio::select! {
         biased;
         // Before the parties learn of it and make an answer of it.
         spent = running.meter.until_spent() => Err(Why::Quota(spent)),
-        () = proxy.until_denied(target, Scheme::Http) => Ok(()),
+        () = proxy.until_denied(target, scheme) => Ok(()),
         // What went wrong between the two is theirs.
-        done = http::serve(guest, upstream, authority, judge, keeps_alive) => {
-            drop(done);
+        () = served => {
             running.meter.spent().map_or(Ok(()), |spent| Err(Why::Quota(spent)))
         }
     }
@@ -94,17 +112,19 @@ impl<R: Resolver + 'static> Judge for ByPolicy<R> {
         self.tell(None, Why::Request(refused.clone()));
     }
 
-    async fn connect(&self) -> io::Result<Metered> {
-        let dialled = self.proxy.dial(&self.target).await;
-        let (stream, _) = dialled.map_err(|why| io::Error::other(why.to_string()))?;
-        Ok(Metered::new(stream, self.meter.clone()))
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(async {
+            let dialled = self.proxy.dial(&self.target).await;
+            let (stream, _) = dialled.map_err(|why| io::Error::other(why.to_string()))?;
+            Ok(Metered::new(stream, self.meter.clone()))
+        })
     }
 }
 
 impl<R: Resolver + 'static> ByPolicy<R> {
     fn decide<'e>(&self, engine: &'e Engine, method: &str, target: &str) -> Decision<'e> {
         let Target { host, port, .. } = &self.target;
-        engine.request(host, *port, Scheme::Http, method, target)
+        engine.request(host, *port, self.flow.scheme, method, target)
     }
 
     /// Whether the request may go by what was decided about it.
@@ -121,11 +141,11 @@ impl<R: Resolver + 'static> ByPolicy<R> {
 
     fn denial(&self, request: Option<(&str, &str)>, why: Why) -> Denial {
         self.proxy
-            .denial(&self.target, Some(Scheme::Http), request, why)
+            .denial(&self.target, Some(self.flow.scheme), request, why)
     }
 
     fn tell(&self, request: Option<(&str, &str)>, why: Why) -> Option<String> {
         self.proxy
-            .tell(&self.target, Some(Scheme::Http), request, why)
+            .tell(&self.target, Some(self.flow.scheme), request, why)
     }
 }
