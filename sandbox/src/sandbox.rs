@@ -235,6 +235,15 @@ impl Sandbox {
         self.watched.audited.as_ref().and_then(AuditState::problem)
     }
 
+    /// How many records of the audit log were not exported so far, and why, in a line; `None`: none, or they were not to be. All is known when
+    /// [`Sandbox::wait`] has returned.
+    #[cfg(feature = "otel")]
+    #[must_use]
+    pub fn export_problem(&self) -> Option<String> {
+        let audited = self.watched.audited.as_ref();
+        audited.and_then(AuditState::export_problem)
+    }
+
     /// What the guest was kept from in the shares so far: hidden and protected names, and files of several names. Each is told once, the
     /// first 256 of each share.
     #[must_use]
@@ -350,12 +359,17 @@ impl Sandbox {
     }
 
     /// Waits for the sandbox to end and says why. The audit log, if there is one, is then written to its end, unless the disk takes longer than
-    /// two seconds for it. Cancel-safe.
+    /// two seconds for it; and what waits to be exported had five. Cancel-safe.
     pub async fn wait(&self) -> EndReason {
         let end = self.watched.ended().await;
         if let Some(audited) = &self.watched.audited {
             // What it lacks then, it says itself when it goes on.
-            drop(tokio::time::timeout(DRAIN_LIMIT, audited.closed()).await);
+            let closed = tokio::time::timeout(DRAIN_LIMIT, audited.closed()).await;
+            #[cfg(feature = "otel")]
+            if closed.is_ok() {
+                audited.exported().await;
+            }
+            drop(closed);
         }
         end.reason()
     }

@@ -90,6 +90,11 @@ impl<S: Store> Log<S> {
         self.lost
     }
 
+    /// What the sandbox is called.
+    pub fn sandbox(&self) -> &str {
+        &self.sandbox
+    }
+
     /// The digest of the last line.
     pub const fn head(&self) -> Digest {
         self.head

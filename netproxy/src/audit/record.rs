@@ -175,36 +175,52 @@ impl Record {
         self
     }
 
-    /// The record as a line, without its break, that continues the line with the digest `prev`.
+    /// The record with its texts bounded, whatever the process did from which it came.
     #[must_use]
-    pub fn line(&self, prev: &Digest, sandbox: &str) -> String {
-        // It came from another process: its texts are bounded here, whatever that did.
+    pub fn bounded(&self) -> Self {
         let text = |text: &Option<String>| Some(bounded(text.as_ref()?, LONGEST_TEXT));
-        let (sent, received, ms) = match self.event {
-            Event::Ended { sent, received, ms } => (Some(sent), Some(received), Some(ms)),
-            _ => (None, None, None),
+        let request = |(method, path): &(String, String)| {
+            (bounded(method, LONGEST_TEXT), bounded(path, LONGEST_PATH))
         };
-        let request = self.request.as_ref();
-        json::line(&Line {
-            prev: prev.to_string(),
-            time: rfc3339(self.time),
-            sandbox: bounded(sandbox, LONGEST_TEXT),
-            event: self.event.name(),
-            flow: self.flow,
+        Self {
             host: text(&self.host),
-            port: self.port,
-            scheme: self.scheme,
-            address: self.address,
-            method: request.map(|(method, _)| bounded(method, LONGEST_TEXT)),
-            path: request.map(|(_, path)| bounded(path, LONGEST_PATH)),
-            verdict: self.verdict,
+            request: self.request.as_ref().map(request),
             reason: text(&self.reason),
             rule: self.rule.as_ref().map(|rule| bounded(rule, LONGEST_PATH)),
             from: text(&self.from),
+            ..*self
+        }
+    }
+
+    /// The record as a line, without its break, that continues the line with the digest `prev`. Its texts are bounded.
+    #[must_use]
+    pub fn line(&self, prev: &Digest, sandbox: &str) -> String {
+        let record = self.bounded();
+        let (sent, received, ms) = match record.event {
+            Event::Ended { sent, received, ms } => (Some(sent), Some(received), Some(ms)),
+            _ => (None, None, None),
+        };
+        let (method, path) = record.request.unzip();
+        json::line(&Line {
+            prev: prev.to_string(),
+            time: rfc3339(record.time),
+            sandbox: bounded(sandbox, LONGEST_TEXT),
+            event: record.event.name(),
+            flow: record.flow,
+            host: record.host,
+            port: record.port,
+            scheme: record.scheme,
+            address: record.address,
+            method,
+            path,
+            verdict: record.verdict,
+            reason: record.reason,
+            rule: record.rule,
+            from: record.from,
             sent,
             received,
             ms,
-            records: match self.event {
+            records: match record.event {
                 Event::Lost { records } => Some(records),
                 _ => None,
             },

@@ -9,10 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use hv_core::{Fault, HvError};
-use netproxy::audit::Log;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::audit::{self, LogFiles};
+use super::audit;
 use super::network::EgressStart;
 use super::places;
 use crate::boot::layout::COMMAND_LINE_MAX;
@@ -44,7 +43,7 @@ pub(crate) struct Prepared {
     /// What the egress worker needs; without it there is no network.
     pub(crate) egress: Option<EgressStart>,
     /// The log of the network's decisions.
-    pub(crate) audit: Option<Log<LogFiles>>,
+    pub(crate) audit: Option<audit::Opened>,
 }
 
 /// A share's place in the guest.
@@ -110,7 +109,7 @@ pub(crate) fn prepare(config: &SandboxBuilder) -> Result<Prepared> {
         return Err(Error::Config(message.into()));
     }
     let log = config.network.as_ref().and_then(|it| it.audit.as_ref());
-    let log = log.map(|log| audit::open(log, &config.hostname));
+    let log = log.map(|log| audit::prepare(log, &config.hostname));
     let audit = log.transpose()?;
     parts.order_mounts()?;
     let plan = Plan {

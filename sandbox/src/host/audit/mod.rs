@@ -2,6 +2,8 @@
 //!
 //! Between the worker and the disk every buffer is bounded. When they are full the worker counts what it cannot tell, and tells the count.
 
+#[cfg(feature = "otel")]
+mod export;
 mod files;
 
 use std::io;
@@ -9,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use netproxy::audit::{Event, Log, Record};
+use netproxy::audit::{Digest, Event, Log, Record};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::files::LogFiles;
@@ -21,7 +23,7 @@ use crate::text::printable;
 const MAX_WAITING: usize = 256;
 
 /// Opens the log that is asked for, of a sandbox whose guest has this host name.
-pub(super) fn open(settings: &AuditLog, hostname: &str) -> Result<Log<LogFiles>> {
+fn open(settings: &AuditLog, hostname: &str) -> Result<Log<LogFiles>> {
     if settings.file_bytes < MIN_FILE_BYTES {
         return Err(Error::Config(format!(
             "an audit log of {} bytes a file: at least {MIN_FILE_BYTES}",
@@ -46,6 +48,24 @@ pub(super) fn open(settings: &AuditLog, hostname: &str) -> Result<Log<LogFiles>>
     Ok(log)
 }
 
+/// A log that can be written, and to whom else its records go.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    log: Log<LogFiles>,
+    #[cfg(feature = "otel")]
+    export: Option<export::Ready>,
+}
+
+/// Opens all that is asked for.
+pub(super) fn prepare(settings: &AuditLog, hostname: &str) -> Result<Opened> {
+    let log = open(settings, hostname)?;
+    Ok(Opened {
+        #[cfg(feature = "otel")]
+        export: export::Ready::open(&settings.export, log.sandbox())?,
+        log,
+    })
+}
+
 fn usual_name(hostname: &str) -> String {
     static STARTED: AtomicU64 = AtomicU64::new(1);
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -62,6 +82,17 @@ pub(crate) struct AuditState {
     lost: Arc<Mutex<Lost>>,
     /// Closes when the log is.
     open: watch::Receiver<()>,
+    #[cfg(feature = "otel")]
+    exported: Option<Exported>,
+}
+
+/// What became of the records that were to be exported.
+#[cfg(feature = "otel")]
+#[derive(Clone, Debug)]
+struct Exported {
+    tally: export::Tally,
+    /// Closes when nothing is exported any more.
+    open: watch::Receiver<()>,
 }
 
 #[derive(Debug, Default)]
@@ -71,27 +102,37 @@ struct Lost {
 }
 
 impl AuditWriter {
-    /// Writes `log` from now on.
-    pub(crate) fn start(mut log: Log<LogFiles>) -> Result<(Self, AuditState)> {
-        let (sender, mut receiver) = mpsc::channel::<Record>(MAX_WAITING);
+    /// Writes from now on.
+    pub(crate) fn start(opened: Opened) -> Result<(Self, AuditState)> {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let (closed, open) = watch::channel(());
+        #[cfg(feature = "otel")]
+        let (done, exported) = watch::channel(());
         let state = AuditState {
             lost: Arc::default(),
             open,
+            #[cfg(feature = "otel")]
+            exported: opened.export.as_ref().map(|export| Exported {
+                tally: export.tally(),
+                open: exported,
+            }),
         };
         let lost = Arc::clone(&state.lost);
         let write = move || {
-            while let Some(record) = receiver.blocking_recv() {
-                if let Event::Lost { records } = record.event {
-                    note(&lost, records, "they came faster than they could be told");
-                }
-                if let Err(error) = log.write(&record) {
-                    note(&lost, 1, &error.to_string());
-                }
-            }
-            // What it could not write has been noted.
-            drop(log.settle(now()));
-            drop((log, closed));
+            #[cfg(feature = "otel")]
+            let export = opened.export.map(export::Ready::start);
+            write(opened.log, receiver, &lost, |record, digest| {
+                #[cfg(feature = "otel")]
+                export
+                    .iter()
+                    .for_each(|export| export.export(record, digest));
+                #[cfg(not(feature = "otel"))]
+                let _ = (record, digest);
+            });
+            drop(closed);
+            // The file is done: it has not to wait for this.
+            #[cfg(feature = "otel")]
+            drop((export.map(export::Exporting::finish), done));
         };
         let thread = std::thread::Builder::new().name("audit".into());
         thread.spawn(write).map_err(|source| Error::Host {
@@ -106,6 +147,27 @@ impl AuditWriter {
         // The thread goes only when this has gone.
         drop(self.0.send(record).await);
     }
+}
+
+/// Writes all that comes, and closes the log. `written` gets each record, and the digest of its line if that is in the file.
+fn write(
+    mut log: Log<LogFiles>,
+    mut records: mpsc::Receiver<Record>,
+    lost: &Mutex<Lost>,
+    written: impl Fn(&Record, Option<Digest>),
+) {
+    while let Some(record) = records.blocking_recv() {
+        if let Event::Lost { records } = record.event {
+            note(lost, records, "they came faster than they could be told");
+        }
+        let done = log.write(&record);
+        written(&record, done.is_ok().then(|| log.head()));
+        if let Err(error) = done {
+            note(lost, 1, &error.to_string());
+        }
+    }
+    // What it could not write has been noted.
+    drop(log.settle(now()));
 }
 
 fn note(lost: &Mutex<Lost>, records: u64, why: &str) {
@@ -130,6 +192,22 @@ impl AuditState {
     pub(crate) async fn closed(&self) {
         let mut open = self.open.clone();
         while open.changed().await.is_ok() {}
+    }
+}
+
+#[cfg(feature = "otel")]
+impl AuditState {
+    /// What was not exported, in a line for a person.
+    pub(crate) fn export_problem(&self) -> Option<String> {
+        self.exported.as_ref()?.tally.problem()
+    }
+
+    /// Waits until nothing is exported any more, which has a time limit of its own once the log is closed.
+    pub(crate) async fn exported(&self) {
+        if let Some(exported) = &self.exported {
+            let mut open = exported.open.clone();
+            while open.changed().await.is_ok() {}
+        }
     }
 }
 

@@ -3,7 +3,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::*;
-use crate::audit::{Digest, rotated, verify};
+use crate::audit::{rotated, verify};
 
 fn record(number: u64) -> Record {
     Record {
@@ -158,7 +158,7 @@ fn a_rotation_that_fails_loses_no_file() {
 async fn what_is_handed_over_is_written_when_the_log_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let settings = AuditLog::new(folder.path().join("log"));
-    let (writer, state) = AuditWriter::start(open(&settings, "box").unwrap()).unwrap();
+    let (writer, state) = AuditWriter::start(prepare(&settings, "box").unwrap()).unwrap();
     for number in 0..1000 {
         writer.write(record(number)).await;
     }
