@@ -359,7 +359,7 @@ impl Sandbox {
     }
 
     /// Waits for the sandbox to end and says why. The audit log, if there is one, is then written to its end, unless the disk takes longer than
-    /// two seconds for it; and what waits to be exported had five. Cancel-safe.
+    /// two seconds for it; what is to be exported (feature `otel`) gets five more. Cancel-safe.
     pub async fn wait(&self) -> EndReason {
         let end = self.watched.ended().await;
         if let Some(audited) = &self.watched.audited {

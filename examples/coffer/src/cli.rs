@@ -223,6 +223,10 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "URL|none")]
     pub(crate) upstream_proxy: Option<String>,
     /// Append every decision about the network to this file, for `coffer log`. At 16 MiB it becomes FILE.1, of which seven are kept
+    #[cfg_attr(
+        feature = "otel",
+        doc = "\n\nWhat is appended is exported to an OpenTelemetry collector, too, if `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT` names one"
+    )]
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log: Option<PathBuf>,
     /// Processors

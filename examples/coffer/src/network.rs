@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use sandbox::audit::AuditLog;
 use sandbox::policy::Mode;
 use sandbox::{Denied, Error, NetworkPolicy, Sandbox, UpstreamProxy};
 
@@ -68,9 +69,27 @@ pub(crate) fn say_mode(policy: &NetworkPolicy) {
 
 /// The policy with its audit log, if there is to be one.
 pub(crate) fn logged(policy: NetworkPolicy, audit_log: Option<&Path>) -> NetworkPolicy {
-    match audit_log {
-        Some(file) => policy.audit_log(file),
-        None => policy,
+    let Some(file) = audit_log else {
+        return policy;
+    };
+    let log = AuditLog::new(file);
+    #[cfg(feature = "otel")]
+    let log = log.export();
+    policy.audit_log(log)
+}
+
+/// Tells who has set a collector up that it gets nothing.
+#[cfg(feature = "otel")]
+pub(crate) fn say_not_exported() {
+    let names = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+    ];
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|it| !it.is_empty());
+    if let Some(name) = names.iter().find(|name| is_set(name)) {
+        say(&format!(
+            "coffer: {name} is set, but it is the audit log that is exported: give --audit-log, too"
+        ));
     }
 }
 

@@ -100,6 +100,10 @@ async fn run(options: &RunOptions) -> Result<ExitCode, Failure> {
     if let Some(problem) = sandbox.audit_problem() {
         say(&format!("coffer: {problem}"));
     }
+    #[cfg(feature = "otel")]
+    if let Some(problem) = sandbox.export_problem() {
+        say(&format!("coffer: {problem}"));
+    }
     say_refusals(&sandbox.refusals());
     network::say_denied("not reached", &sandbox.denied());
     let audited = "let through by audit mode, otherwise denied";
@@ -125,6 +129,10 @@ fn policy(options: &RunOptions, sources: Sources<'_>) -> Result<Option<NetworkPo
         };
     };
     network::say_mode(&policy);
+    #[cfg(feature = "otel")]
+    if log.is_none() {
+        network::say_not_exported();
+    }
     Ok(Some(network::logged(policy, log)))
 }
 

@@ -6,6 +6,9 @@
 #[cfg(target_os = "linux")]
 #[path = "cli/cases.rs"]
 mod cases;
+#[cfg(all(target_os = "linux", feature = "otel"))]
+#[path = "cli/exported.rs"]
+mod exported;
 #[cfg(target_os = "linux")]
 #[path = "cli/policies.rs"]
 mod policies;

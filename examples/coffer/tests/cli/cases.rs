@@ -63,6 +63,11 @@ const WITH_GUEST: &[(&str, Run)] = &[
         "cli::a_policy_that_changes_decides_from_then_on",
         a_policy_that_changes_decides_from_then_on,
     ),
+    #[cfg(feature = "otel")]
+    (
+        "cli::an_audit_log_is_exported",
+        crate::exported::an_audit_log_is_exported,
+    ),
     ("cli::timeout_ends_the_command", timeout_ends_the_command),
     (
         "cli::output_nobody_reads_ends_the_command",
