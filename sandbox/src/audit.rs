@@ -93,7 +93,8 @@ impl AuditLog {
 ///
 /// Of the standard variables of this program, these hold: `OTEL_EXPORTER_OTLP_ENDPOINT`, `…_HEADERS`, `…_TIMEOUT`, `…_CERTIFICATE` (whom alone to trust; without it, whom this host
 /// does), each also as `OTEL_EXPORTER_OTLP_LOGS_…`; `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_BLRP_SCHEDULE_DELAY` and
-/// `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE`; `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`. Another protocol than `http/protobuf` is refused when the sandbox is started.
+/// `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE`; `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`. Another protocol than `http/protobuf`, and
+/// compression, are refused when the sandbox is started; there are no client certificates.
 #[cfg(feature = "otel")]
 impl AuditLog {
     /// Exports to the collector that the variables name; to none, if they name none, or if `OTEL_SDK_DISABLED` is `true` or `OTEL_LOGS_EXPORTER` is `none`.

@@ -65,7 +65,7 @@ const PACKAGES: &[Portable] = &[
     },
     Portable {
         package: "sandbox",
-        features: "",
+        features: "otel",
     },
 ];
 

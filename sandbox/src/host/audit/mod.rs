@@ -118,9 +118,10 @@ impl AuditWriter {
             }),
         };
         let lost = Arc::clone(&state.lost);
+        // Not on the thread below: the SDK panics where the host has no thread for it, and that must not end the log unseen.
+        #[cfg(feature = "otel")]
+        let export = opened.export.map(export::Ready::start);
         let write = move || {
-            #[cfg(feature = "otel")]
-            let export = opened.export.map(export::Ready::start);
             write(opened.log, receiver, &lost, |record, digest| {
                 #[cfg(feature = "otel")]
                 export
