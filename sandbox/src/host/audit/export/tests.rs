@@ -317,6 +317,20 @@ async fn a_collector_that_hangs_holds_up_neither_the_file_nor_the_end_for_long()
 }
 
 #[test]
+fn nothing_is_sent_after_the_time_for_the_end() {
+    let (address, got) = collector::start(Manner::Takes);
+    let asked = Export::To(format!("http://{address}/"));
+    let ready = Ready::open(&asked, "box").unwrap().unwrap();
+    let tally = ready.tally();
+    let exporting = ready.start();
+    tally.lock().until = Some(Instant::now());
+    exporting.export(&request(1), None);
+    assert!(exporting.provider.force_flush().is_err());
+    assert!(got.try_recv().is_err());
+    assert!(tally.problem().unwrap().starts_with("1 records"));
+}
+
+#[test]
 fn how_many_are_missing_is_told_with_the_next_that_can_be() {
     let tally = Tally::default();
     for _ in 0..MAX_WAITING {
