@@ -43,6 +43,9 @@ enum Command {
         socket: PathBuf,
         /// Services on loopback that the guest may use: `NAME=PORT`
         services: Vec<String>,
+        /// A policy instead, whose names this host's first name server resolves
+        #[arg(long, conflicts_with = "services")]
+        policy: Option<PathBuf>,
     },
     /// In the guest: its network card
     Tap {
@@ -107,7 +110,11 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Measure { network } => measure::run(network),
-        Command::Worker { socket, services } => worker::run(&socket, &services),
+        Command::Worker {
+            socket,
+            services,
+            policy,
+        } => worker::run(&socket, &services, policy.as_deref()),
         Command::Tap { socket, network } => tap::run(&socket, network),
         Command::Load {
             servers,

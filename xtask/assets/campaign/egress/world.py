@@ -10,6 +10,7 @@ import hashlib
 import http.server
 import json
 import os
+import pathlib
 import socket
 import ssl
 import struct
@@ -22,6 +23,8 @@ CLONE_NEWNET = 0x40000000
 HOST, GATEWAY, NAME_SERVER = "45.80.0.2", "45.80.0.1", "45.81.0.53"
 HOST6, GATEWAY6 = "2a0e:b107:1::2", "2a0e:b107:1::1"
 OPEN_RESOLVER = "8.8.8.8"
+# Who answers for the names below `tunnel`.
+TUNNEL_SERVER = "45.81.0.54"
 DOMAIN = "testworld.net"
 ORIGINS = {"good": "93.184.216.10", "plain": "93.184.216.11", "evil": "93.184.216.66", "flip": "93.184.216.12"}
 # What a name server that lies answers after the first time: private, link-local, loopback, the host's own, the gateway.
@@ -122,12 +125,27 @@ class NameServer:
             return ORIGINS["flip"] if self.flips == 1 else FLIPS[self.flips % len(FLIPS)]
         return ORIGINS.get(name.removesuffix(f".{DOMAIN}"), ORIGINS["evil"])
 
+    def delegate(self, server, query, sender):
+        """Leads to the name server of a tunnel, as one does that is asked for all names."""
+        self.sink.add("query", f"tunnel.{DOMAIN}")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as onward:
+            onward.settimeout(5)
+            onward.connect((TUNNEL_SERVER, 53))
+            try:
+                onward.send(query)
+                server.sendto(onward.recv(4096), sender)
+            except OSError:
+                pass
+
     def serve(self, address):
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         server.bind((address, 53))
         while True:
             query, sender = server.recvfrom(4096)
             try:
+                if read_name(query)[0].endswith(f"tunnel.{DOMAIN}"):
+                    threading.Thread(target=self.delegate, args=(server, query, sender), daemon=True).start()
+                    continue
                 server.sendto(self.answer(query), sender)
             except (IndexError, struct.error):
                 self.sink.add("query", "malformed")
@@ -145,6 +163,8 @@ def handler(sink):
                 return self.events()
             if self.path.startswith("/git/"):
                 return self.git(b"")
+            if self.path.startswith("/mirror/"):
+                return self.mirror()
             length = int(self.path.rsplit("/", 1)[1]) if self.path.startswith("/bytes/") else 7
             piece = b"origin\n" if length == 7 else bytes(65536)
             self.send_response(200)
@@ -219,6 +239,20 @@ def handler(sink):
                 if name not in ("Status", "Content-Length"):
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def mirror(self):
+            """A file of the mirrors. What is said in them of this origin is by the name that it was asked by."""
+            file = pathlib.Path(os.environ["MIRROR"]) / self.path.removeprefix("/mirror/").partition("?")[0]
+            if file.is_dir():
+                file /= "index.html"
+            is_there = file.is_file()
+            content = file.read_bytes().replace(b"@ORIGIN@", f"https://{self.headers['Host']}".encode()) if is_there else b""
+            self.send_response(200 if is_there else 404)
+            self.send_header("Content-Length", str(len(content)))
+            # pip asks for it.
+            self.send_header("Content-Type", "text/html" if file.suffix == ".html" else "application/octet-stream")
             self.end_headers()
             self.wfile.write(content)
 
@@ -302,6 +336,8 @@ class World:
             finally:
                 os._exit(1)
         other.close()
+        # Its network is the outside.
+        self.child = child
         self.control, self.lines, self.barriers, self.lost = own, own.makefile("r"), 0, 0
         self.wait()
         ip("link", "set", "lo", "up")
