@@ -13,7 +13,7 @@ use super::overlay::ChangesError;
 use super::report::Report;
 use super::tree::{Found, Tree, join};
 use crate::errno::Errno;
-use crate::host::Kind;
+use crate::host::{Attributes, Kind};
 
 /// Most entries of moved directories that are looked at.
 const MOST_LOOKED_AT: usize = 1 << 20;
@@ -68,16 +68,23 @@ struct Moved {
     is_gone: bool,
 }
 
-/// The same thing, whatever its name is.
+/// The same thing, whatever its name is, unless it was removed: a number is given again.
 type Thing = (u64, FileKind);
+
+struct Was {
+    path: PathBuf,
+    origin: Origin,
+    /// Whether nothing is where it was.
+    is_gone: bool,
+}
 
 struct Comparison {
     tree: Tree,
     report: Report,
-    /// Where things were, and whether they are gone from there, nothing being there now.
-    was: HashMap<Thing, (PathBuf, bool)>,
+    /// Where things were.
+    was: HashMap<Thing, Was>,
     /// Things that were not there.
-    come: Vec<(PathBuf, Thing)>,
+    come: Vec<(PathBuf, Attributes)>,
     looked_at: usize,
 }
 
@@ -92,25 +99,35 @@ impl Comparison {
         };
         if let Some(origin) = origin {
             let kind = FileState::of_origin(origin).kind;
-            let was = (path.into(), present.is_none());
+            let was = Was {
+                path: path.into(),
+                origin: *origin,
+                is_gone: present.is_none(),
+            };
             self.was.insert((origin.inode, kind), was);
         }
         if let Some(present) = present {
-            let (inode, kind) = thing(&present);
+            let (inode, kind) = thing(&present.attributes);
             // Or another directory, which has taken its place.
             let is_other = origin.is_none_or(|origin| origin.inode != inode);
             if origin.is_none() || (is_other && kind == FileKind::Directory) {
-                self.come.push((path.into(), (inode, kind)));
+                self.come.push((path.into(), present.attributes));
             }
         }
         self.report.tell(change, None);
     }
 
-    /// What has come from where it is no more.
+    /// What has come from where it is no more. A file that was written to besides may as well be a new one with the number of one that was removed.
     fn moved(&self) -> Vec<Moved> {
-        let moved = self.come.iter().filter_map(|(path, thing)| {
-            let (old, is_gone) = self.was.get(thing)?;
-            Some(Moved {
+        let moved = self.come.iter().filter_map(|(path, attributes)| {
+            let thing = thing(attributes);
+            let Was {
+                path: old,
+                origin,
+                is_gone,
+            } = self.was.get(&thing)?;
+            let is_it = thing.1 == FileKind::Directory || origin.is_same_content(attributes);
+            is_it.then(|| Moved {
                 new: path.clone(),
                 old: old.clone(),
                 is_gone: *is_gone,
@@ -176,9 +193,9 @@ impl Comparison {
     }
 }
 
-fn thing(found: &Found) -> Thing {
-    let kind = FileState::of(found).kind;
-    (found.attributes.identity.inode, kind)
+fn thing(attributes: &Attributes) -> Thing {
+    let origin = Origin::of(attributes);
+    (origin.inode, FileState::of_origin(&origin).kind)
 }
 
 fn compare(
@@ -228,6 +245,30 @@ mod tests {
 
     use super::*;
     use crate::changes::Journal;
+
+    #[test]
+    fn a_new_file_with_the_number_of_a_removed_one_was_not_renamed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("new"), "").unwrap();
+        let open = || OwnedFd::from(File::open(root.path()).unwrap());
+        let tree = Tree::new(open()).unwrap();
+        let same = tree.find(Path::new("new")).unwrap().unwrap().attributes;
+        let mut older = same;
+        older.modified.seconds -= 5;
+        let renamed = What::Renamed { from: "old".into() };
+        for (removed, expected) in [
+            (same, vec![renamed]),
+            (older, vec![What::Added, What::Deleted]),
+        ] {
+            let file = tempfile::tempfile().unwrap();
+            let journal = Journal::new(file.try_clone().unwrap().into()).unwrap();
+            journal.note(b"old", Some(&removed));
+            journal.note(b"new", None);
+            let told = changes_in_place(open(), &file.into()).unwrap();
+            let told: Vec<_> = told.list.into_iter().map(|one| one.what).collect();
+            assert_eq!(told, expected);
+        }
+    }
 
     #[test]
     fn a_journal_that_is_full_says_so() {
