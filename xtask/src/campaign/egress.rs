@@ -3,12 +3,13 @@
 //! The world (`assets/campaign/egress`) is two network namespaces without a link to the outside. In one the sandbox's host lives, the other
 //! answers at every address there is, so that what policy should have stopped would come up, and is counted.
 
-use std::{collections::BTreeMap, ffi::OsString, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Checks;
 use crate::{
+    bench::build_release,
     demo,
     guest::{self, Which},
     host::{self, Need},
@@ -43,21 +44,41 @@ const CHECKS: &[&str] = &[
     "flood",
 ];
 
-/// What the network is to be tried with and is not yet, each with the reason.
-const NOT_RUN: &[(&str, &str)] = &[
-    (
-        "apt, pip, npm, cargo",
-        "the world has no mirrors yet, and the guest's root no such programs",
-    ),
-    (
-        "iodine, a ping tunnel",
-        "not in the guest's root; names that carry data and pings are tried instead",
-    ),
-    (
-        "10^5 attempts, 10^4 answers, 500 connections, 1 GiB",
-        "fewer, as the outcomes say: the emulated host is slow",
-    ),
+/// The same of the script that runs on this machine.
+const NATIVE_CHECKS: &[&str] = &[
+    "native: sinks count",
+    "native: allowed flows",
+    "native: attacks",
+    "native: package managers",
+    "native: rebinding",
+    "native: transfer",
+    "native: git over https",
+    "native: websocket",
+    "native: server-sent events",
+    "native: parallel connections",
+    "native: flood",
+    "native: tunnels",
 ];
+
+const NATIVE_NEEDS: &[Need] = &[
+    Need::new("/usr/bin/python3", "python3"),
+    Need::new("/usr/lib/python3/dist-packages/pip", "python3-pip"),
+    Need::new("apt-get", "apt"),
+    Need::new("curl", "curl"),
+    Need::new("dpkg-deb", "dpkg"),
+    Need::new("git", "git"),
+    Need::new("iodine", "iodine"),
+    Need::new("iodined", "iodine"),
+    Need::new("npm", "npm"),
+    Need::new("ping", "iputils-ping"),
+    Need::new("ptunnel", "ptunnel"),
+];
+
+/// What the network is to be tried with in a guest and is not yet, with the reason.
+const NOT_RUN: &[(&str, &str)] = &[(
+    "package managers, tunnels, 10^5 attempts, 500 connections, 1 GiB in a machine's guest",
+    "the guest's root has no such programs and the emulated host is slow: natively only, without a machine",
+)];
 
 /// Runs all.
 pub(super) fn run(checks: &mut Checks) -> Result<()> {
@@ -65,8 +86,9 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         host::is_root(),
         "namespaces of a network are made by root only"
     );
-    let place = Place::choose();
     host::ensure(NEEDS)?;
+    native(checks)?;
+    let place = Place::choose();
     let assets = guest::assets(Which::Ready)?;
     demo::build_coffer()?;
     let script = host::workspace().join("xtask/assets/campaign/egress/run.sh");
@@ -79,13 +101,42 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
         timeout: LIMIT,
         output: Output::Capture,
     })?;
-    let text = String::from_utf8_lossy(&done.stdout);
+    let ended = done.to_string();
+    take(checks, CHECKS, &done.stdout, &done.stderr, &ended);
+    for (what, reason) in NOT_RUN {
+        println!("SKIP  {what}: {reason}");
+    }
+    Ok(())
+}
+
+/// On this machine, without a machine for the guest.
+fn native(checks: &mut Checks) -> Result<()> {
+    host::ensure(NATIVE_NEEDS)?;
+    let program = build_release("egress_load")?.join("egress_load");
+    let script = host::workspace().join("xtask/assets/campaign/egress/native.py");
+    let place = tempfile::tempdir()?;
+    let mut command = Command::new("timeout");
+    command.arg(LIMIT.as_secs().to_string());
+    command.args(["unshare", "--net", "--mount", "/usr/bin/python3", "-B"]);
+    let done = command
+        .arg(script)
+        .arg(place.path())
+        .arg(program)
+        .output()?;
+    let ended = done.status.to_string();
+    take(checks, NATIVE_CHECKS, &done.stdout, &done.stderr, &ended);
+    Ok(())
+}
+
+/// Takes what a script told of its checks, and that it ended so.
+fn take(checks: &mut Checks, all: &[&'static str], stdout: &[u8], stderr: &[u8], ended: &str) {
+    let text = String::from_utf8_lossy(stdout);
     let said = outcomes(&text);
-    for what in CHECKS {
+    for what in all {
         checks.run(what, || {
             let outcome = said.get(what).with_context(|| {
-                let errors = String::from_utf8_lossy(&done.stderr);
-                format!("the world {done}, and told nothing: {}", errors.trim())
+                let errors = String::from_utf8_lossy(stderr);
+                format!("the world {ended}, and told nothing: {}", errors.trim())
             })?;
             match outcome.split_once(' ') {
                 Some(("PASS", outcome)) => Ok(outcome.to_owned()),
@@ -94,10 +145,6 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
             }
         });
     }
-    for (what, reason) in NOT_RUN {
-        println!("SKIP  {what}: {reason}");
-    }
-    Ok(())
 }
 
 /// What is behind the name in each line `== NAME: VERDICT OUTCOME`.
@@ -120,9 +167,11 @@ mod tests {
     #[test]
     fn script_tells_of_every_check() {
         let folder = host::workspace().join("xtask/assets/campaign/egress");
-        let driver = std::fs::read_to_string(folder.join("driver.py")).unwrap();
-        for what in CHECKS {
-            assert!(driver.contains(&format!("site.check(\"{what}\"")), "{what}");
+        for (script, checks) in [("driver.py", CHECKS), ("native.py", NATIVE_CHECKS)] {
+            let script = std::fs::read_to_string(folder.join(script)).unwrap();
+            for what in checks {
+                assert!(script.contains(&format!("site.check(\"{what}\"")), "{what}");
+            }
         }
     }
 }
