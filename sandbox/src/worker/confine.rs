@@ -280,6 +280,60 @@ mod tests {
         assert_eq!(end.signal(), Some(libc::SIGSYS), "{end}");
     }
 
+    /// What `attempt` gives, and what it gives where the common filters hold.
+    fn before_and_within<R: Send + 'static>(attempt: impl Fn() -> R + Send + 'static) -> (R, R) {
+        let before = attempt();
+        // On a thread of its own: what a thread gives up the others keep.
+        let within = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            limit_calls(Filters::common()).unwrap();
+            attempt()
+        });
+        (before, within.join().unwrap())
+    }
+
+    #[test]
+    fn no_worker_starts_a_process_and_each_starts_threads() {
+        let (before, within) = before_and_within(|| {
+            let thread = std::thread::spawn(|| 7).join().ok();
+            let process = Command::new("true").status();
+            (thread, process.map_err(|error| error.kind()).is_ok())
+        });
+        assert_eq!((before, within), ((Some(7), true), (Some(7), false)));
+    }
+
+    #[test]
+    fn no_worker_signals_another_process() {
+        let mut other = Command::new("sleep").arg("100").spawn().unwrap();
+        let id = libc::pid_t::try_from(other.id()).unwrap();
+        let own = libc::pid_t::try_from(std::process::id()).unwrap();
+        let (before, within) = before_and_within(move || {
+            [id, own].map(|process| {
+                let thread = match process == own {
+                    true => rustix::thread::gettid().as_raw_nonzero().get(),
+                    false => process,
+                };
+                // SAFETY: no memory is involved, and the signal 0 is none.
+                unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) }
+            })
+        });
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!((before, within), ([0, 0], [-1, 0]));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn no_worker_has_calls_by_their_second_numbers() {
+        let (before, within) = before_and_within(|| {
+            // SAFETY: it takes no arguments, and a kernel that does not know the number does nothing.
+            let asked = unsafe { libc::syscall(libc::SYS_getpid | 0x4000_0000) };
+            (asked < 0).then(|| Errno::from_io_error(&io::Error::last_os_error()))
+        });
+        assert_ne!(before, Some(Some(Errno::PERM)));
+        assert_eq!(within, Some(Some(Errno::PERM)));
+    }
+
     /// A child can try it as any user: a process with other threads cannot enter a user namespace.
     #[test]
     fn a_confined_process_has_no_network_and_no_capability() {

@@ -1,7 +1,8 @@
 //! Which system calls a worker may still make (seccomp, `Documentation/userspace-api/seccomp_filter.rst`).
 //!
-//! Two lists. What no worker ever asks for ends the process that asks: it is not doing our work any more. The egress worker has, beside that, a
-//! list of all that it may ask for; what is not on it is refused with `EPERM`, so that a C library that tries something new, and can do without, goes on.
+//! What no worker ever asks for ends the process that asks: it is not doing our work any more. No worker starts processes or signals others. The
+//! egress worker has, beside that, a list of all that it may ask for; what is not on it is refused with `EPERM`, so that a C library that tries
+//! something new, and can do without, goes on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +10,7 @@ use std::io;
 use libc::c_long;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
 /// What ends a worker: other programs, other processes' memory, signals to them, other namespaces, and what has had more holes in kernels than uses here.
@@ -22,6 +23,9 @@ const FATAL: &[c_long] = &[
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
     libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_pidfd_send_signal,
     libc::SYS_process_madvise,
     libc::SYS_mount,
@@ -54,6 +58,10 @@ const FATAL: &[c_long] = &[
     libc::SYS_acct,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
 ];
 
 /// What the egress worker may ask for, whatever the arguments.
@@ -90,7 +98,10 @@ const EGRESS: &[c_long] = &[
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_brk,
-    // Threads and time.
+    // Threads and time. Of both of these the common filters let only some through.
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_tgkill,
     libc::SYS_futex,
     libc::SYS_set_robust_list,
     libc::SYS_rseq,
@@ -129,25 +140,40 @@ impl Filters {
     /// Of every worker.
     pub(super) fn common() -> io::Result<Self> {
         let fatal = FATAL.iter().map(|call| (*call, Vec::new()));
-        let fatal = program(
-            fatal.collect(),
-            SeccompAction::KillProcess,
-            SeccompAction::Allow,
-        )?;
-        Ok(Self(vec![fatal]))
+        // Its flags are in memory, where no filter sees them; C libraries then take the older call.
+        let unseen = [(libc::SYS_clone3, Vec::new())];
+        let thread = u64::from(number(libc::CLONE_THREAD));
+        let others = [
+            // Processes, and with them other namespaces.
+            (
+                libc::SYS_clone,
+                vec![when(0, SeccompCmpOp::MaskedEq(thread), 0)?],
+            ),
+            // It ends so itself when it cannot go on.
+            (
+                libc::SYS_tgkill,
+                vec![when(0, SeccompCmpOp::Ne, std::process::id().into())?],
+            ),
+        ];
+        let [no_call, refused] =
+            [libc::ENOSYS, libc::EPERM].map(|code| SeccompAction::Errno(number(code)));
+        Ok(Self(vec![
+            other_numbers(),
+            program(unseen.into(), no_call, SeccompAction::Allow)?,
+            program(others.into(), refused, SeccompAction::Allow)?,
+            program(
+                fatal.collect(),
+                SeccompAction::KillProcess,
+                SeccompAction::Allow,
+            )?,
+        ]))
     }
 
     /// Of the egress worker.
     pub(super) fn egress() -> io::Result<Self> {
         let Self(mut all) = Self::common()?;
-        // Its flags are in memory, where no filter sees them; C libraries then take the older call.
-        let unseen = [(libc::SYS_clone3, Vec::new())].into();
-        let refused = SeccompAction::Errno(number(libc::ENOSYS));
-        all.push(program(unseen, refused, SeccompAction::Allow)?);
         let mut rules: BTreeMap<_, _> = EGRESS.iter().map(|call| (*call, Vec::new())).collect();
         rules.extend(conditional()?);
-        // `clone3` has its own answer.
-        rules.insert(libc::SYS_clone3, Vec::new());
         let refused = SeccompAction::Errno(number(libc::EPERM));
         all.push(program(rules, SeccompAction::Allow, refused)?);
         Ok(Self(all))
@@ -164,14 +190,10 @@ impl Filters {
 
 /// What depends on its arguments.
 fn conditional() -> io::Result<BTreeMap<c_long, Vec<SeccompRule>>> {
-    // Of the internet, and the kernel's own for a look at the host's addresses.
-    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let families = families.map(|family| when(0, SeccompCmpOp::Eq, number(family).into()));
     let no_code = || -> io::Result<_> {
         let execute = u64::from(number(libc::PROT_EXEC));
         Ok(vec![when(2, SeccompCmpOp::MaskedEq(execute), 0)?])
     };
-    let thread = u64::from(number(libc::CLONE_THREAD));
     let commands = [
         libc::F_GETFD,
         libc::F_SETFD,
@@ -181,10 +203,7 @@ fn conditional() -> io::Result<BTreeMap<c_long, Vec<SeccompRule>>> {
     ];
     let commands = commands.map(|command| when(1, SeccompCmpOp::Eq, number(command).into()));
     let rules = [
-        (
-            libc::SYS_socket,
-            families.into_iter().collect::<io::Result<_>>()?,
-        ),
+        (libc::SYS_socket, sockets()?),
         // The runtime's, for signals. A single pair has nobody at its other end.
         (
             libc::SYS_socketpair,
@@ -193,17 +212,8 @@ fn conditional() -> io::Result<BTreeMap<c_long, Vec<SeccompRule>>> {
         (libc::SYS_mmap, no_code()?),
         (libc::SYS_mprotect, no_code()?),
         (
-            libc::SYS_clone,
-            vec![when(0, SeccompCmpOp::MaskedEq(thread), thread)?],
-        ),
-        (
             libc::SYS_ioctl,
             vec![when(1, SeccompCmpOp::Eq, libc::FIONBIO)?],
-        ),
-        // To itself: it ends so when it cannot go on.
-        (
-            libc::SYS_tgkill,
-            vec![when(0, SeccompCmpOp::Eq, std::process::id().into())?],
         ),
         // Not those by which others get signals.
         (
@@ -218,10 +228,66 @@ fn conditional() -> io::Result<BTreeMap<c_long, Vec<SeccompRule>>> {
     Ok(rules.into())
 }
 
+/// TCP and UDP, and what the C library has for a look at the host's addresses: no other protocol of these families, which have had more holes than
+/// uses here.
+fn sockets() -> io::Result<Vec<SeccompRule>> {
+    let kinds = [
+        (libc::SOCK_STREAM, [0, libc::IPPROTO_TCP]),
+        (libc::SOCK_DGRAM, [0, libc::IPPROTO_UDP]),
+    ];
+    let mut all = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for (kind, protocols) in kinds {
+            all.extend(protocols.map(|protocol| (family, kind, protocol)));
+        }
+    }
+    all.push((libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE));
+    let rules = all.into_iter().map(|(family, kind, protocol)| {
+        // Without the flags that are among the kinds.
+        let flags = number(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);
+        let kinds = SeccompCmpOp::MaskedEq(u64::from(!flags));
+        rule(&[
+            (0, SeccompCmpOp::Eq, number(family).into()),
+            (1, kinds, number(kind).into()),
+            (2, SeccompCmpOp::Eq, number(protocol).into()),
+        ])
+    });
+    rules.collect()
+}
+
 fn when(argument: u8, op: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value);
-    let rule = condition.and_then(|condition| SeccompRule::new(vec![condition]));
+    rule(&[(argument, op, value)])
+}
+
+/// When all of these hold.
+fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> io::Result<SeccompRule> {
+    let conditions = conditions.iter().map(|(argument, op, value)| {
+        SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, op.clone(), *value)
+    });
+    let conditions: Result<Vec<_>, _> = conditions.collect();
+    let rule = conditions.and_then(SeccompRule::new);
     rule.map_err(io::Error::other)
+}
+
+/// Refuses the numbers by which some hosts have every call a second time (x32), with pointers of 32 bits: no list here knows them.
+fn other_numbers() -> BpfProgram {
+    const SECOND: u32 = 0x4000_0000;
+    let of = |code: u32, jump_true, jump_false, k| sock_filter {
+        code: u16::try_from(code).unwrap_or_default(),
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+    let answer = libc::BPF_RET | libc::BPF_K;
+    vec![
+        // The number is first in `struct seccomp_data`.
+        of(load, 0, 0, 0),
+        of(at_least, 0, 1, SECOND),
+        of(answer, 0, 0, libc::SECCOMP_RET_ERRNO | number(libc::EPERM)),
+        of(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]
 }
 
 fn program(
@@ -309,5 +375,34 @@ mod tests {
         });
         let refused = Err(ErrorKind::PermissionDenied);
         assert_eq!(refusals, [refused, refused, refused, refused, Ok(())]);
+    }
+
+    #[test]
+    fn the_egress_worker_has_tcp_and_udp_and_no_other_protocol() {
+        use rustix::net::{AddressFamily, Protocol, SocketType, ipproto, netlink, socket};
+        const OTHERS: [(AddressFamily, SocketType, Option<Protocol>); 4] = [
+            (
+                AddressFamily::INET,
+                SocketType::STREAM,
+                Some(ipproto::MPTCP),
+            ),
+            (AddressFamily::INET, SocketType::DGRAM, Some(ipproto::ICMP)),
+            (AddressFamily::UNIX, SocketType::STREAM, None),
+            (
+                AddressFamily::NETLINK,
+                SocketType::RAW,
+                Some(netlink::GENERIC),
+            ),
+        ];
+        let errors = || OTHERS.map(|(family, kind, protocol)| socket(family, kind, protocol).err());
+        // Whatever this kernel has of them, it is not for want of a permission, but for pings, which a host may keep from a user's group.
+        for (index, error) in errors().into_iter().enumerate() {
+            assert!(
+                index == 1 || error != Some(rustix::io::Errno::PERM),
+                "{index}"
+            );
+        }
+        let refused = confined(Filters::egress().unwrap(), errors);
+        assert_eq!(refused, [Some(rustix::io::Errno::PERM); 4]);
     }
 }
