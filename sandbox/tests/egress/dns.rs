@@ -119,6 +119,8 @@ fn answer(query: &[u8], in_datagram: bool) -> Option<Vec<u8>> {
         "fails" => Some(head(query, &question, [0x85, 0x82], 0)),
         "private" => Some(with_addresses(query, &question, &[[10, 1, 2, 3].into()])),
         "loopback" => Some(with_addresses(query, &question, &[Ipv4Addr::LOCALHOST])),
+        // The host's own, when it has come there.
+        "moved" => Some(with_addresses(query, &question, &[[45, 80, 7, 2].into()])),
         name => {
             let address = outside::origin(name).unwrap_or(outside::GOOD);
             Some(with_addresses(query, &question, &[address]))

@@ -25,7 +25,7 @@ const SERVERS: &[(&str, Ipv4Addr, Option<Manner>)] = &[
     ("interim", Ipv4Addr::new(93, 184, 216, 25), Some(interim)),
     ("header", Ipv4Addr::new(93, 184, 216, 26), Some(header)),
     ("body", Ipv4Addr::new(93, 184, 216, 27), Some(body)),
-    ("noise", Ipv4Addr::new(93, 184, 216, 28), Some(noise)),
+    ("babbles", Ipv4Addr::new(93, 184, 216, 28), Some(babbles)),
     (
         "resets-at-once",
         Ipv4Addr::new(93, 184, 216, 29),
@@ -137,9 +137,10 @@ fn interim(stream: TcpStream) -> std::io::Result<()> {
 
 fn body(stream: TcpStream) -> std::io::Result<()> {
     let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    endless(stream, head, b"8\r\nand more\r\n")
+    let chunk = format!("{:x}\r\n{}\r\n", 8 * 128, "and more".repeat(128));
+    endless(stream, head, chunk.as_bytes())
 }
 
-fn noise(stream: TcpStream) -> std::io::Result<()> {
+fn babbles(stream: TcpStream) -> std::io::Result<()> {
     endless(stream, b"", b"\x00\xff\x0d no http \x0a")
 }
