@@ -11,6 +11,9 @@ use crate::dns;
 pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(45, 81, 0, 53);
 pub(crate) const GOOD: Ipv4Addr = Ipv4Addr::new(93, 184, 216, 10);
 
+/// After which one of them answers. Longer than the guest's side may leave anything unacknowledged.
+pub(crate) const LATE: Duration = Duration::from_secs(75);
+
 /// What a server does with a connection.
 type Manner = fn(TcpStream) -> std::io::Result<()>;
 
@@ -20,6 +23,7 @@ const SERVERS: &[(&str, Ipv4Addr, Option<Manner>)] = &[
     ("refuses", Ipv4Addr::new(93, 184, 216, 20), None),
     ("unreachable", Ipv4Addr::new(93, 184, 216, 21), None),
     ("mute", Ipv4Addr::new(93, 184, 216, 22), Some(mute)),
+    ("late", Ipv4Addr::new(93, 184, 216, 30), Some(late)),
     ("resets", Ipv4Addr::new(93, 184, 216, 23), Some(resets)),
     ("headers", Ipv4Addr::new(93, 184, 216, 24), Some(headers)),
     ("interim", Ipv4Addr::new(93, 184, 216, 25), Some(interim)),
@@ -93,6 +97,12 @@ pub(crate) fn content(len: usize) -> Vec<u8> {
 
 fn mute(mut stream: TcpStream) -> std::io::Result<()> {
     stream.read_to_end(&mut Vec::new()).map(drop)
+}
+
+fn late(mut stream: TcpStream) -> std::io::Result<()> {
+    asked(&stream)?;
+    thread::sleep(LATE);
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
 }
 
 /// Closing what has not been read is a reset.
