@@ -30,7 +30,7 @@ pub trait Resolver {
     ///
     /// # Errors
     ///
-    /// There are none, or nobody says.
+    /// There are none ([`io::ErrorKind::NotFound`]), or nobody says (any other).
     fn resolve(&self, name: &HostName) -> impl Future<Output = io::Result<Vec<IpAddr>>>;
 }
 
@@ -51,9 +51,12 @@ pub trait AddressFilter {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
-    /// The name has no address, or the name servers do not answer.
+    /// The name has no address.
     #[error("the name has no address")]
     Unresolved(#[source] io::Error),
+    /// Nobody says which addresses the name has.
+    #[error("this host's name servers do not answer for the name, or what they say cannot be used")]
+    NameServers(#[source] io::Error),
     /// Every address of the name is one that may not be dialled. The text says why the first one may not.
     #[error("{address} may not be dialled: {why}")]
     Refused {
@@ -69,8 +72,19 @@ pub enum DialError {
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     /// Nobody there took the connection.
-    #[error("nobody answered")]
+    #[error("{}", unreachable(.0.kind()))]
     Unreachable(#[source] io::Error),
+}
+
+/// Whose doing it is that a connection does not come up.
+const fn unreachable(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::ConnectionRefused => "the server refuses the connection",
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            "this host has no way there now"
+        }
+        _ => "nobody answered",
+    }
 }
 
 /// Connects to `name`. The stream's far end is an address that `filter` let pass.
@@ -88,7 +102,10 @@ pub async fn dial(
     let found = resolved
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let found = found.map_err(DialError::Unresolved)?;
+    let found = found.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => DialError::Unresolved(error),
+        _ => DialError::NameServers(error),
+    })?;
     let addresses = permitted(&found, filter)?;
     let attempts = connect_first(interleaved(&addresses), port);
     let connected = timeout(CONNECT_LIMIT, attempts).await;

@@ -187,6 +187,11 @@ pub mod policy {
 pub use question::{Question, TooLate};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use sandbox::Sandbox;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", feature = "testkit"))]
+#[doc(hidden)]
+pub mod testkit {
+    pub use crate::sandbox::BareNetwork;
+}
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use timeline::{BootTimeline, Phase};
 

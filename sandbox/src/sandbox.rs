@@ -1,5 +1,7 @@
 //! A running sandbox.
 
+#[cfg(feature = "testkit")]
+mod bare;
 mod network;
 mod supervisor;
 
@@ -27,6 +29,8 @@ use crate::refusal::Refusal;
 use crate::text::{printable, printable_path};
 use crate::timeline::{BootTimeline, Phase, monotonic_ns};
 use crate::worker::{WORKER_VARIABLE, WorkerKind};
+#[cfg(feature = "testkit")]
+pub use bare::BareNetwork;
 use network::GuestNetwork;
 use supervisor::{Supervision, supervise};
 
@@ -450,6 +454,26 @@ impl End {
 }
 
 impl Watched {
+    /// Of a sandbox of which nothing is known yet.
+    fn new(
+        console: Console,
+        audited: Option<AuditState>,
+        end: watch::Receiver<Option<End>>,
+    ) -> Self {
+        Self {
+            console,
+            timeline: Arc::default(),
+            broken: Arc::default(),
+            refusals: Arc::default(),
+            denied: Arc::default(),
+            egress_worker: Arc::default(),
+            would_be_denied: Arc::default(),
+            audited,
+            end,
+            kill: Arc::default(),
+        }
+    }
+
     fn timeline(&self) -> MutexGuard<'_, BootTimeline> {
         self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -132,6 +132,7 @@ pub async fn serve<J: Judge + ?Sized + 'static>(
         let gate = Rc::clone(&gate);
         Box::pin(async move { Ok::<_, Infallible>(gate.answer(request).await) })
     });
+    let broken = guest.broken();
     let mut connection = server::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
@@ -140,7 +141,12 @@ pub async fn serve<J: Judge + ?Sized + 'static>(
         .half_close(true)
         .keep_alive(keeps_alive)
         .serve_connection(TokioIo::new(guest), service);
-    let done = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let done = tokio::select! {
+        biased;
+        done = poll_fn(|cx| connection.poll_without_shutdown(cx)) => done,
+        // While an answer is waited for, nothing is read that would show it.
+        () = broken => return Ok(()),
+    };
     // Also where it broke off: what was answered is to reach the guest, which a reset would keep it from.
     connection.into_parts().io.into_inner().close();
     done

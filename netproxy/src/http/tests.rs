@@ -396,3 +396,28 @@ fn a_server_that_misbehaves_is_told_or_broken_off_and_never_waited_for() {
         assert!(!answer.contains("502") && end.is_some(), "{answer}");
     }
 }
+
+#[test]
+fn what_a_guest_has_given_up_is_given_up_upstream() {
+    let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
+    for said in [&b""[..], begun, b"HTTP/1.1 100 Continue\r\n\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut guest = guest(listener.local_addr().unwrap());
+        let connection = connect(&mut guest);
+        let request = b"GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n";
+        assert!(guest.send(connection, request));
+        let (mut server, _) = listener.accept().unwrap();
+        head(&mut server, &mut Vec::new()).unwrap();
+        server.write_all(said).unwrap();
+        // It waits for as long as the guest does.
+        let wait = |server: &mut std::net::TcpStream, limit| {
+            server.set_read_timeout(Some(limit)).unwrap();
+            server.read(&mut [0]).map_err(|error| error.kind())
+        };
+        let early = wait(&mut server, Duration::from_millis(500));
+        assert_eq!(early, Err(io::ErrorKind::WouldBlock), "{said:?}");
+        guest.abort(connection);
+        let late = wait(&mut server, Duration::from_secs(5));
+        assert_ne!(late, Err(io::ErrorKind::WouldBlock), "{said:?}");
+    }
+}

@@ -56,6 +56,21 @@ impl GuestStream {
         .await
     }
 
+    /// Resolves when the guest has broken the connection, or it is over. For the task that reads: no other is woken for that then.
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + use<> {
+        let (stack, key, id) = (self.stack.clone(), self.key, self.id);
+        poll_fn(move |cx| {
+            let mut inner = stack.inner.borrow_mut();
+            match inner.slot(key, id) {
+                Some(slot) if !slot.connection.is_over() => {
+                    slot.connection.wake_to_take(cx.waker());
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            }
+        })
+    }
+
     /// What the guest connected to, or the gateway's end of a connection to the guest.
     #[must_use]
     pub const fn destination(&self) -> SocketAddrV4 {

@@ -89,3 +89,77 @@ fn attempts_that_are_given_up_count_as_long_as_somebody_works_for_them() {
         ));
     }
 }
+
+/// A segment of the guest's on the connection of [`syn`]: the same ports, with these flags and the acknowledgement of everything up to here.
+fn segment(flags: u8, sequence: u8, acknowledged: u32) -> Vec<u8> {
+    let mut frame = syn();
+    frame[14 + 20 + 7] = sequence;
+    frame[14 + 20 + 8..14 + 20 + 12].copy_from_slice(&acknowledged.to_be_bytes());
+    frame[14 + 20 + 13] = flags;
+    frame
+}
+
+/// The last segment that waits for the guest: its sequence number and flags.
+fn sent(stack: &Stack) -> Option<(u32, u8)> {
+    let mut last = None;
+    let all = stack.flush(|records| {
+        let mut rest = records;
+        while let Ok(Some((Record::Frame(frame), behind))) = link::split(rest) {
+            let bytes = frame.get(14 + 20 + 4..14 + 20 + 8).unwrap();
+            let sequence = u32::from_be_bytes(bytes.try_into().unwrap());
+            last = Some((sequence, frame[14 + 20 + 13]));
+            rest = behind;
+        }
+        Ok::<_, ()>(records.len())
+    });
+    all.unwrap();
+    last
+}
+
+/// Programs give up by closing; their kernel forgets the connection, and says so only when it hears of it again.
+#[test]
+fn a_silent_guest_is_left_alone_and_one_that_sends_no_more_is_asked_whether_it_is_there() {
+    const ACK: u8 = 0x10;
+    const ACK_AND_FIN: u8 = 0x11;
+    const RST: u8 = 4;
+    // What the guest says first, and to each question; how many there are in ten minutes; whether the connection is there then.
+    let cases = [
+        (ACK, ACK, 0..1, true),
+        (ACK_AND_FIN, ACK, 15..21, true),
+        (ACK_AND_FIN, RST, 1..2, false),
+    ];
+    for (first, answer, expected, stays) in cases {
+        let stack = Stack::new(Network::default());
+        let begin = Instant::now();
+        let Ok(Some(Request::Connection(held))) = stack.receive(&syn(), begin) else {
+            panic!("no connection")
+        };
+        held.accept();
+        stack.send_due(begin);
+        let near = sent(&stack).unwrap().0 + 1;
+        stack.receive(&segment(first, 10, near), begin).unwrap();
+        stack.send_due(begin);
+        sent(&stack);
+        let mut asked = 0;
+        for second in 1..600 {
+            let now = begin + Duration::from_secs(second);
+            stack.send_due(now);
+            if sent(&stack).is_some() {
+                asked += 1;
+                let answer = segment(answer, 11, near);
+                stack.receive(&answer, now).unwrap();
+            }
+        }
+        assert!(expected.contains(&asked), "{first:#x} {answer:#x}: {asked}");
+        if first == ACK {
+            // However long it was silent, its end is no reset.
+            held.close();
+            stack.send_due(begin + Duration::from_secs(600));
+            assert_eq!(sent(&stack), Some((near, ACK_AND_FIN)));
+        }
+        let is_there = |slot: &Slot| !slot.connection.is_over();
+        let is_there = stack.inner.borrow().connections.values().any(is_there);
+        assert_eq!(is_there, stays, "{first:#x} {answer:#x}");
+        drop(held);
+    }
+}

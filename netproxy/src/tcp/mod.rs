@@ -23,6 +23,9 @@ pub(crate) use wire::MAX_WAITING;
 /// A guest that does not acknowledge for so long is gone.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
+/// How often a guest that sends no more is asked whether it still is there.
+const ASKED: Duration = Duration::from_secs(30);
+
 /// The near end of a connection with the guest.
 pub(crate) struct Connection {
     interface: Interface,
@@ -30,6 +33,8 @@ pub(crate) struct Connection {
     socket: SocketHandle,
     /// Neither accepted nor refused: the guest hears nothing.
     is_held: bool,
+    /// Since when the guest sends no more, as long as it was not asked about it.
+    finished: Option<Instant>,
 }
 
 impl Connection {
@@ -98,7 +103,6 @@ impl Connection {
             SocketBuffer::new(vec![0; room]),
         );
         socket.set_nagle_enabled(false);
-        socket.set_timeout(Some(UNACKNOWLEDGED));
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let socket = sockets.add(socket);
         Self {
@@ -106,6 +110,7 @@ impl Connection {
             sockets,
             socket,
             is_held: false,
+            finished: None,
         }
     }
 
@@ -120,10 +125,18 @@ impl Connection {
         let mut wire = Wire::new(Some(segment.ip), offloads, outbox);
         self.interface
             .poll_ingress_single(now, &mut wire, &mut self.sockets);
+        if self.peek().state() == State::CloseWait && self.peek().keep_alive().is_none() {
+            self.finished.get_or_insert(now);
+        }
     }
 
     /// Sends what is to be sent, as far as there is room.
     pub(crate) fn send_due(&mut self, offloads: Offloads, now: Instant, outbox: &mut Outbox<'_>) {
+        if self.finished.is_some_and(|since| now >= since + ASKED) {
+            self.finished = None;
+            self.socket().set_keep_alive(Some(ASKED));
+        }
+        self.set_timeout();
         let mut wire = Wire::new(None, offloads, outbox);
         self.interface
             .poll_egress(now, &mut wire, &mut self.sockets);
@@ -135,7 +148,18 @@ impl Connection {
         if self.is_held {
             return None;
         }
-        self.interface.poll_at(now, &self.sockets)
+        self.set_timeout();
+        let asked = self.finished.map(|since| since + ASKED);
+        let next = self.interface.poll_at(now, &self.sockets);
+        next.into_iter().chain(asked).min()
+    }
+
+    /// The library would take a guest for gone that has nothing to acknowledge, and says nothing for so long.
+    fn set_timeout(&mut self) {
+        let socket = self.socket();
+        let is_waited_for =
+            is_beginning(socket) || socket.send_queue() > 0 || socket.keep_alive().is_some();
+        socket.set_timeout(is_waited_for.then_some(UNACKNOWLEDGED));
     }
 
     /// Tells the guest that the connection stands.

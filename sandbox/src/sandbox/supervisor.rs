@@ -2,7 +2,6 @@
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 
 use hv_core::Fault;
 use tokio::io::AsyncReadExt as _;
@@ -45,18 +44,7 @@ pub(super) fn supervise(
 ) -> (Watched, Supervision) {
     let leash = process.take_leash();
     let (sender, end) = watch::channel(None);
-    let watched = Watched {
-        console,
-        timeline: Arc::default(),
-        broken: Arc::default(),
-        refusals: Arc::default(),
-        denied: Arc::default(),
-        would_be_denied: Arc::default(),
-        egress_worker: Arc::default(),
-        audited,
-        end,
-        kill: Arc::default(),
-    };
+    let watched = Watched::new(console, audited, end);
     let supervisor = Supervisor {
         process,
         console_stream,

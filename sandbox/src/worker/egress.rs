@@ -184,12 +184,18 @@ impl Orders {
     }
 }
 
+/// Most answers of name servers that are remembered. Each may take a megabyte, and who has one name of a wildcard may have any number.
+const MAX_ANSWERS: u64 = 16;
+
 /// Resolves as the host does, if that does.
 struct Upstream(Option<TokioResolver>);
 
 impl Upstream {
     fn of_the_host() -> Self {
-        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
+        let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
+            builder.options_mut().cache_size = MAX_ANSWERS;
+            builder.build()
+        });
         Self(resolver.ok())
     }
 }
@@ -201,7 +207,11 @@ impl Resolver for Upstream {
         };
         // The dot at its end keeps search domains out: they would make another name of it.
         let found = resolver.lookup_ip(format!("{name}.")).await;
-        Ok(found.map_err(io::Error::other)?.iter().collect())
+        let found = found.map_err(|error| match error.is_no_records_found() {
+            true => io::Error::new(io::ErrorKind::NotFound, error),
+            false => io::Error::other(error),
+        })?;
+        Ok(found.iter().collect())
     }
 }
 

@@ -52,18 +52,7 @@ impl Taken {
             }
         };
         let (sender, end) = watch::channel(None);
-        let watched = Watched {
-            console: Console::new(None),
-            timeline: Arc::default(),
-            broken: Arc::default(),
-            refusals: Arc::default(),
-            denied: Arc::default(),
-            would_be_denied: Arc::default(),
-            egress_worker: Arc::default(),
-            audited: None,
-            end,
-            kill: Arc::default(),
-        };
+        let watched = Watched::new(Console::new(None), None, end);
         let (network, begun) =
             GuestNetwork::follow_within(LIMIT, start, worker, watched, None, ask);
         Self {
