@@ -4,6 +4,15 @@
 //! The worker is the process that a sandbox has, within its walls and followed as there; the guest is a TCP stack without a machine. The world is two
 //! network namespaces, for which it takes root; elsewhere the tests say `SKIP`. A name under `testworld.net` is served as its first label says.
 
+#![cfg_attr(
+    target_os = "linux",
+    expect(
+        clippy::print_stdout,
+        clippy::unwrap_used,
+        reason = "it says what came of each check; what answers in the test world fails by panicking"
+    )
+)]
+
 #[cfg(target_os = "linux")]
 mod bench;
 #[cfg(target_os = "linux")]

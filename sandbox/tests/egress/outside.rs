@@ -107,7 +107,9 @@ fn late(mut stream: TcpStream) -> std::io::Result<()> {
 
 /// Closing what has not been read is a reset.
 fn resets_at_once(stream: TcpStream) -> std::io::Result<()> {
-    stream.peek(&mut [0]).map(drop)
+    stream.peek(&mut [0])?;
+    drop(stream);
+    Ok(())
 }
 
 fn resets(mut stream: TcpStream) -> std::io::Result<()> {

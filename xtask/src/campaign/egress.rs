@@ -60,6 +60,9 @@ const NATIVE_CHECKS: &[&str] = &[
     "native, tunnels",
 ];
 
+/// The tests of `sandbox` by that, with those that are too slow for `cargo xtask test`.
+const OUTSIDE: &str = "what goes wrong outside";
+
 const NATIVE_NEEDS: &[Need] = &[
     Need::new("/usr/bin/python3", "python3"),
     Need::new("/usr/lib/python3/dist-packages/pip", "python3-pip"),
@@ -88,6 +91,7 @@ pub(super) fn run(checks: &mut Checks) -> Result<()> {
     );
     host::ensure(NEEDS)?;
     native(checks)?;
+    checks.run(OUTSIDE, what_goes_wrong_outside);
     let place = Place::choose();
     let assets = guest::assets(Which::Ready)?;
     demo::build_coffer()?;
@@ -126,6 +130,21 @@ fn native(checks: &mut Checks) -> Result<()> {
     let ended = done.status.to_string();
     take(checks, NATIVE_CHECKS, &done.stdout, &done.stderr, &ended);
     Ok(())
+}
+
+fn what_goes_wrong_outside() -> Result<String> {
+    let mut command = Command::new("timeout");
+    command.arg(LIMIT.as_secs().to_string());
+    command.args(
+        "cargo test --quiet -p sandbox --features testkit --test egress -- --include-ignored"
+            .split(' '),
+    );
+    let done = command.current_dir(host::workspace()).output()?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    let result = text.lines().rfind(|line| line.starts_with("test result: "));
+    let result = result.unwrap_or("no result").to_owned();
+    ensure!(done.status.success(), "{result}: {}", text.trim());
+    Ok(result)
 }
 
 /// Takes what a script told of its checks, and that it ended so.
