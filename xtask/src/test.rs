@@ -42,6 +42,7 @@ const IN_PLACE: [(&str, &str); 3] = [
 const NEEDS: &[Need] = &[
     Need::new("cpio", "cpio"),
     Need::new("git", "git"),
+    Need::new("ip", "iproute2"),
     Need::new("iasl", "acpica-tools"),
     Need::new("setpriv", "util-linux"),
 ];
