@@ -39,6 +39,8 @@ const CHECKS: &[&str] = &[
     "server-sent events",
     "parallel connections",
     "attacks, policy reloaded",
+    "attacks, egress worker killed",
+    "allowed flows, egress worker killed",
     "attacks, sandbox restarted",
     "allowed flows, sandbox restarted",
     "flood",

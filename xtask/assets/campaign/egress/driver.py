@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -76,7 +77,10 @@ class Sandbox(Orders):
     """A guest in its machine."""
 
     def egress_kib(self):
-        """The most memory that the egress worker has had."""
+        return peak_kib(self.egress_worker())
+
+    def egress_worker(self):
+        """The process that is the guest's network now."""
         for folder in pathlib.Path("/proc").glob("[0-9]*"):
             try:
                 command, status = (folder / "cmdline").read_bytes(), (folder / "status").read_text()
@@ -85,7 +89,7 @@ class Sandbox(Orders):
             lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
             is_ours = lines["PPid"].strip() == str(self.process.pid)
             if is_ours and command.startswith(b"cofferdam-egress\0"):
-                return peak_kib(folder.name)
+                return int(folder.name)
         raise AssertionError("there is no egress worker")
 
 
@@ -267,6 +271,20 @@ def git(site, sandbox):
     return f"clone, push of {site.scale.pushed} MiB, fetch"
 
 
+def crash(sandbox):
+    """Ends the egress worker as a crash does; `coffer` starts another."""
+    before = sandbox.egress_worker()
+    os.kill(before, signal.SIGKILL)
+    for _ in range(60):
+        time.sleep(0.5)
+        try:
+            if sandbox.egress_worker() != before and sandbox.do("resolves", f"good.{DOMAIN}")["resolves"]:
+                return
+        except AssertionError:
+            pass
+    raise AssertionError("there is no other egress worker")
+
+
 def reload(site, sandbox):
     other = site.place / "other.toml"
     other.write_text(RELOADED)
@@ -298,6 +316,13 @@ def main():
         return attacks(site, sandbox)
 
     site.check("attacks, policy reloaded", reloaded)
+
+    def crashed():
+        crash(sandbox)
+        return attacks(site, sandbox)
+
+    site.check("attacks, egress worker killed", crashed)
+    site.check("allowed flows, egress worker killed", lambda: allowed(site, sandbox))
     sandbox.end()
     again = site.sandbox()
     site.check("attacks, sandbox restarted", lambda: attacks(site, again))
