@@ -12,7 +12,7 @@ import mirror
 from world import TUNNEL_SERVER
 from driver import DOMAIN, Orders, Site, expect, more, nothing_else
 
-SCALE = driver.Scale(rounds=1000, attempts=100_000, connections=500, mebibytes=1024, pushed=100)
+SCALE = driver.Scale(rounds=10_000, attempts=100_000, connections=500, mebibytes=1024, pushed=100)
 TUNNEL = f"tunnel.{DOMAIN}"
 IODINED, PTUNNELD = TUNNEL_SERVER, "45.81.0.55"
 WILDCARD = f'[[allow]]\nhost = "*.{DOMAIN}"\n'
